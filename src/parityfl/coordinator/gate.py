@@ -19,6 +19,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from parityfl.coordinator.enrolment import Enrolment, RefusedError
+from parityfl.core.errors import PayloadError
 from parityfl.web.problems import ProblemError
 from parityfl.web.secrets import JOIN_TOKEN
 from parityfl.wire.digests import digest
@@ -121,7 +122,8 @@ class Gate(Protocol):
         """Require that an answer comes from the process that was asked.
 
         Raises:
-            ProofError: it is not.
+            ProofError: it does not.
+            PayloadError: the device is revoked.
         """
         ...
 
@@ -286,7 +288,7 @@ class TokenGate:
         """Require the signature of the process that was asked, unless the device was revoked meanwhile."""
         assert asked is not None, "requests are signed"
         if self._enrolment.is_revoked(asked.device_id):
-            raise ProofError(f"{asked.device_id} is revoked")
+            raise PayloadError(f"{asked.device_id} is revoked")
         proof = Proof.read(header)
         require_body(proof, body)
         check_answer(asked.proof, asked.key, proof, status, body)
