@@ -3,7 +3,7 @@
 import asyncio
 import json
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from parityfl.core.types import Outcome
 from parityfl.engine.fleet import ClientEvaluation, Observer, Reply, TrainTask
 from parityfl.web.problems import problem
 from parityfl.web.server import bind, port_of
-from parityfl.wire.schemas import Registration, RegistrationReply, StatusReply
+from parityfl.wire.schemas import WORK_ID, WORK_PATH, Registration, RegistrationReply, StatusReply
 from parityfl.wire.signing import HEADER, NONCE_HEADER, Token
 
 TOKEN = Token("the token of this fleet")
@@ -408,6 +408,48 @@ def test_a_forged_error_is_no_answer_of_a_live_device(tmp_path: Path) -> None:
             assert reply.outcome is Outcome.UNREACHABLE
             assert "the answer 409 is not that of h0" in reply.reason
         await rig.finish(devices)
+
+    run(main())
+
+
+@asynccontextmanager
+async def between(url: str, alter: Callable[[httpx.Response], Mapping[str, str]]) -> AsyncIterator[str]:
+    """Stand between devices and their coordinator at `url`, pass all on, and add to or change headers of answers."""
+    app = FastAPI()
+
+    @app.post("/{path:path}")
+    async def passed_on(path: str, request: Request) -> Response:
+        headers = {k: v for k, v in request.headers.items() if k not in {"host", "content-length"}}
+        body, query = await request.body(), request.url.query
+        async with httpx.AsyncClient() as http:
+            answer = await http.post(f"{url}/{path}{'?' if query else ''}{query}", content=body, headers=headers)
+        kept = {k: v for k, v in answer.headers.items() if k not in {"content-length", "date"}}
+        return Response(answer.content, answer.status_code, {**kept, **alter(answer)})
+
+    async with served(app) as http:
+        yield str(http.base_url).rstrip("/")
+
+
+@pytest.mark.parametrize("forged", [{WORK_PATH: "/evaluate"}, {WORK_ID: "another"}])
+def test_a_device_that_polls_does_only_what_the_coordinator_has_named(tmp_path: Path, forged: dict[str, str]) -> None:
+    """The path, or the name, of its first work is altered on the way: it takes that for no answer and asks again."""
+    altered: list[str] = []
+
+    def alter(answer: httpx.Response) -> Mapping[str, str]:
+        if WORK_PATH not in answer.headers or altered:
+            return {}
+        altered.append(answer.headers[WORK_PATH])
+        return {name.lower(): value for name, value in forged.items()}
+
+    async def main() -> None:
+        rig = Rig(tmp_path)
+        async with between(rig.url, alter) as rig.url:
+            devices = rig.devices("h0", pull=True)
+            fleet = await rig.ready("h0")
+            [reply] = await replies(fleet, task(0))
+            assert reply.outcome is Outcome.COMPLETED
+            assert altered == ["/train"]
+            await rig.finish(devices)
 
     run(main())
 

@@ -174,7 +174,7 @@ class Identity(httpx.Auth):
                 answer = Proof.read(response.headers.get(HEADER))
                 content = await digest(await response.aread())
                 require_body(answer, content)
-                check_answer(proof, coordinator, answer, response.status_code, content)
+                check_answer(proof, coordinator, answer, response.status_code, content, headers=response.headers)
             except ProofError as error:
                 raise _unproved(error, request) from None
 

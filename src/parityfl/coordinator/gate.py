@@ -26,6 +26,7 @@ from parityfl.wire.digests import digest
 from parityfl.wire.schemas import Registration, RegistrationReply
 from parityfl.wire.signing import (
     HEADER,
+    NO_HEADERS,
     NONCE_HEADER,
     Party,
     Proof,
@@ -110,7 +111,9 @@ class Gate(Protocol):
         """Return the answer to a request."""
         ...
 
-    def sign_answer(self, proof: Proof | None, status: int, body: str) -> Mapping[str, str]:
+    def sign_answer(
+        self, proof: Proof | None, status: int, body: str, headers: Mapping[str, str] = NO_HEADERS
+    ) -> Mapping[str, str]:
         """Return the headers that prove an answer to a request; `body` is the digest of its body."""
         ...
 
@@ -164,7 +167,9 @@ class OpenGate:
         """Answer."""
         return _json(message)
 
-    def sign_answer(self, proof: Proof | None, status: int, body: str) -> Mapping[str, str]:
+    def sign_answer(
+        self, proof: Proof | None, status: int, body: str, headers: Mapping[str, str] = NO_HEADERS
+    ) -> Mapping[str, str]:
         """Prove nothing."""
         return {}
 
@@ -274,10 +279,12 @@ class TokenGate:
         body = message.model_dump_json().encode()
         return Response(body, media_type="application/json", headers=self.sign_answer(proof, 200, await digest(body)))
 
-    def sign_answer(self, proof: Proof | None, status: int, body: str) -> Mapping[str, str]:
+    def sign_answer(
+        self, proof: Proof | None, status: int, body: str, headers: Mapping[str, str] = NO_HEADERS
+    ) -> Mapping[str, str]:
         """Sign an answer."""
         assert proof is not None, "it was identified"
-        return {HEADER: self._party.answer(proof, status, body).written()}
+        return {HEADER: self._party.answer(proof, status, body, headers).written()}
 
     def sign(self, device_id: str, method: str, target: str, body: str) -> Asked | None:
         """Sign a request for the process that the device registered from."""
