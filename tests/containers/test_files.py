@@ -1,5 +1,6 @@
 """What the files for containers say, without an engine; scripts/test-containers builds and runs them."""
 
+import asyncio
 import json
 import re
 import shlex
@@ -11,13 +12,17 @@ from typing import Any
 import pytest
 import typer.main
 import yaml
+from fastapi import FastAPI
 
 from parityfl.cli import app
 from parityfl.client.settings import parse_devices
 from parityfl.config import Config
 from parityfl.coordinator.metrics import exposition
 from parityfl.engine.tables import ROUND_COLUMNS
+from parityfl.web.certificates import Authority, device_name
 from parityfl.web.secrets import JOIN_TOKEN, OPERATOR_TOKEN
+from parityfl.web.server import bind, port_of, serving
+from parityfl.web.tls import Tls
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -150,13 +155,43 @@ def test_the_health_check_asks_the_port_that_the_process_was_given(script: Any, 
 
 
 def test_the_health_check_takes_a_process_that_listens_nowhere_for_healthy(script: Any, unused_port: int) -> None:
-    assert script("healthy").is_healthy(f"parityfl client --pull --port {unused_port}", 5000)
+    assert script("healthy").is_healthy(f"parityfl client --pull --port {unused_port}", {}, 5000)
 
 
-def test_the_health_check_asks_of_tls_only_that_it_takes_connections(script: Any, answering: Any) -> None:
-    port = answering(503)
-    assert script("healthy").is_healthy(f"parityfl client --port {port} --tls-cert a.pem --tls-key b.pem", 5000)
-    assert not script("healthy").is_healthy(f"parityfl client --port {port}", 5000)
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with an authority and a device's certificate."""
+    folder = tmp_path_factory.mktemp("certificates")
+    Authority.open(folder).certify(folder / "h0", "device h0", [device_name("h0")], 1)
+    return folder
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+def test_the_health_check_asks_with_tls_and_shows_the_process_its_own_certificate(
+    script: Any, certificates: Path, mutual: bool
+) -> None:
+    """A real server that, where it is mutual, takes no connection without a certificate of its authority."""
+    is_healthy, options = script("healthy").is_healthy, [f"{certificates}/h0.pem", f"{certificates}/h0.key"]
+    own = Tls(*map(Path, options), authority=certificates / "authority.pem" if mutual else None)
+    served = FastAPI()
+
+    @served.get("/health")
+    async def health() -> str:
+        return "well"
+
+    async def main() -> None:
+        listening = bind("127.0.0.1", 0)
+        plain = f"parityfl client --port {port_of(listening)}"
+        line = f"{plain} --tls-cert {options[0]} --tls-key={options[1]}"
+        variables = dict(zip(("PARITYFL_TLS_CERT", "PARITYFL_TLS_KEY"), options, strict=True))
+        async with serving(served, listening, own):
+            assert await asyncio.to_thread(is_healthy, line, {}, 5000)
+            assert await asyncio.to_thread(is_healthy, plain, variables, 5000)
+            assert not await asyncio.to_thread(is_healthy, plain, {}, 5000)
+            absent = variables | {"PARITYFL_TLS_CERT": f"{certificates}/absent.pem"}
+            assert not await asyncio.to_thread(is_healthy, plain, absent, 5000)
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False)])

@@ -3,6 +3,8 @@
 import csv
 import json
 import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,26 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "coordinator"))
 
-from fakes import differing, fleet_of, honest, replies, task
+from fakes import differing, fixed, fleet_of, honest, replies, task
+from fastapi.responses import Response
+from test_serve import Seen, the_round_loop
 
 from network import run, small_config
 from parityfl.config import Config
-from parityfl.core.types import Outcome
+from parityfl.core.types import BoolArray, FloatArray, Outcome
 from parityfl.experiments.run import execute
+from parityfl.web.problems import problem
+
+
+@dataclass(frozen=True)
+class Always:
+    """Everyone is always there."""
+
+    def available(self, time_s: float) -> BoolArray:
+        return np.ones(4, dtype=np.bool_)
+
+    def probability(self, time_s: float) -> FloatArray | None:
+        return None
 
 
 @pytest.mark.parametrize(
@@ -37,9 +53,47 @@ def test_what_a_device_gets_wrong_is_invalid_with_its_reason(change: dict[str, o
             wrong, right = await replies(fleet, task(0, 1))
             assert (wrong.outcome, wrong.update) == (Outcome.INVALID, None)
             assert reason in wrong.reason
+            assert wrong.reproducible == ("delta" in change)
             assert right.outcome is Outcome.COMPLETED
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    ("behave", "deterministic"),
+    [
+        (fixed(Response("boom", 500)), False),
+        (fixed(Response(b"garbage")), False),
+        (fixed(problem(409, "h0 is away")), False),
+        (differing(delta=np.array([0, np.nan, 0], dtype=np.float32)), True),
+        (differing(delta=np.array([3e4, 4e4, 0], dtype=np.float32)), True),
+        (honest, True),
+    ],
+)
+def test_an_experiment_that_a_broken_client_has_changed_is_not_deterministic(
+    tmp_path: Path, behave: Callable[..., Awaitable[Response]], deterministic: bool
+) -> None:
+    async def main() -> None:
+        config = small_config(rounds={"count": 2})
+        async with fleet_of(config, behave, honest, honest, honest, availability=Always()) as (fleet, _):
+            await the_round_loop(config, tmp_path / "run", Seen())(fleet, Seen())
+
+    run(main())
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["deterministic"] is deterministic
+
+
+def test_engines_agree_on_a_run_that_diverges(tmp_path: Path) -> None:
+    """With a huge learning rate every update overflows: refused by both engines, in a run that can be repeated."""
+    wild = {"training.lr": 1e30, "population.clients": 4, "population.per_round": 2, "rounds.count": 2}
+    summaries = []
+    for engine in ("local", "http"):
+        config = Config.preset("parityfl", {**wild, "engine.name": engine, "engine.processes": 1})
+        execute(config, tmp_path / engine)
+        summaries.append(json.loads((tmp_path / engine / "summary.json").read_text()))
+    assert summaries[0]["num_participated"] == 0
+    for key in ("model_hash", "ledger_hash"):
+        assert summaries[0][key] == summaries[1][key], key
+    assert [summary["deterministic"] for summary in summaries] == [True, True]
 
 
 def test_both_engines_refuse_the_same_updates(tmp_path: Path) -> None:

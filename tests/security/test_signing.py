@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parityfl.core.errors import ConfigError
+from parityfl.wire.schemas import WORK_ID, WORK_PATH
 from parityfl.wire.signing import (
     WINDOW,
     KeyPair,
@@ -98,6 +99,22 @@ def test_an_answer_belongs_to_its_request() -> None:
     ):
         with pytest.raises(ProofError):
             check_answer(request, key, answer, status, body)
+
+
+def test_an_answer_says_what_it_is_for() -> None:
+    """Its headers that name a piece of work are signed: neither changed, nor added, nor taken away."""
+    sender, receiver = acquainted()
+    asked = sender.sign(receiver.key, "POST", "/work", BODY)
+    work = {WORK_ID: "a", WORK_PATH: "/train"}
+    answer = receiver.answer(asked, 200, OTHER, work)
+    check_answer(asked, receiver.key, answer, 200, OTHER, headers=work | {"Date": "today"})
+    changed: list[dict[str, str]] = [work | {WORK_PATH: "/evaluate"}, work | {WORK_ID: "b"}, {WORK_ID: "a"}, {}]
+    for headers in changed:
+        with pytest.raises(ProofError):
+            check_answer(asked, receiver.key, answer, 200, OTHER, headers=headers)
+    nothing = receiver.answer(asked, 204, BODY)
+    with pytest.raises(ProofError):
+        check_answer(asked, receiver.key, nothing, 204, BODY, headers=work)
 
 
 def test_a_forgotten_key_is_not_trusted_and_comes_back_above_its_floor() -> None:

@@ -3,16 +3,19 @@
 import asyncio
 import json
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
 
-from network import LAYOUT, RUN, WEIGHTS, NumpyWorkbench, run, small_config, train_document, until
+from network import LAYOUT, RUN, WEIGHTS, NumpyWorkbench, run, served, small_config, train_document, until
 from parityfl.client.identity import Identity
 from parityfl.client.serve import serve as serve_devices
 from parityfl.client.settings import Settings
@@ -21,11 +24,12 @@ from parityfl.coordinator.evaluate import HttpEvaluator
 from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.serve import Service, serve
 from parityfl.coordinator.trust import Trust
-from parityfl.core.errors import FleetError
+from parityfl.core.errors import FleetError, FolderError
 from parityfl.core.types import Outcome
 from parityfl.engine.fleet import ClientEvaluation, Observer, Reply, TrainTask
+from parityfl.web.problems import problem
 from parityfl.web.server import bind, port_of
-from parityfl.wire.schemas import Registration, RegistrationReply, StatusReply
+from parityfl.wire.schemas import WORK_ID, WORK_PATH, Registration, RegistrationReply, StatusReply
 from parityfl.wire.signing import HEADER, NONCE_HEADER, Token
 
 TOKEN = Token("the token of this fleet")
@@ -36,13 +40,16 @@ OPERATOR = Token("the token of its operators")
 class Rig:
     """A coordinator whose rounds are what a test does with its fleet."""
 
-    def __init__(self, folder: Path, token: Token | None = TOKEN, operator: Token | None = None) -> None:
+    def __init__(
+        self, folder: Path, token: Token | None = TOKEN, operator: Token | None = None, **sections: Any
+    ) -> None:
         self.folder = folder
         self.listening = bind("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{port_of(self.listening)}"
         self.fleet: asyncio.Future[HttpFleet] = asyncio.get_running_loop().create_future()
         self.done = asyncio.Event()
-        self.config = small_config(rounds={"clock": "wall", "heartbeat_s": 0.1, "train_timeout_s": 20.0})
+        rounds = {"clock": "wall", "heartbeat_s": 0.1, "train_timeout_s": 20.0, **sections.pop("rounds", {})}
+        self.config = small_config(rounds=rounds, **sections)
         trust = Trust(token, operator)
         service = Service(min_clients=1, run_id=RUN, trust=trust, folder=folder)
         self.serving = asyncio.create_task(serve(self.config, LAYOUT, self._drive, self.listening, service))
@@ -328,7 +335,7 @@ def test_an_update_of_a_device_that_was_revoked_meanwhile_is_refused(tmp_path: P
 
 
 def test_who_listens_at_a_devices_address_is_not_the_device(tmp_path: Path) -> None:
-    """The device has gone and somebody else answers there, with a document that would be right: `invalid`."""
+    """The device has gone and somebody else answers there, with a document that would be right: no answer."""
 
     async def main() -> None:
         async with rig_in(tmp_path) as rig, rig_in(tmp_path / "other", token=None) as other:
@@ -339,10 +346,132 @@ def test_who_listens_at_a_devices_address_is_not_the_device(tmp_path: Path) -> N
             await rig.http.post("/status_update", json=report("h0"), auth=identity)
             fleet = await rig.ready("h0")
             [reply] = await replies(fleet, task(0))
-            assert (reply.outcome, reply.update) == (Outcome.INVALID, None)
+            assert (reply.outcome, reply.update) == (Outcome.UNREACHABLE, None)
             assert "is not that of h0" in reply.reason
             impostor.cancel()
             await asyncio.gather(impostor, return_exceptions=True)
+
+    run(main())
+
+
+@asynccontextmanager
+async def forging(fleet: HttpFleet, status: int, times: int) -> AsyncIterator[list[int]]:
+    """Stand between the coordinator and h0, answer so many calls with an error of one's own, and pass on the others.
+
+    Yields the statuses that were answered.
+    """
+    member, answered = fleet.registry.at(0), list[int]()
+    real = member.url
+    app = FastAPI()
+
+    @app.post("/train")
+    async def train(request: Request) -> Response:
+        if len(answered) < times:
+            answered.append(status)
+            return problem(status, "what h0 kept is lost")
+        headers = {name: request.headers[name] for name in (HEADER, "Content-Type")}
+        body = await request.body()
+        async with httpx.AsyncClient() as http:
+            answer = await http.post(f"{real}/train", content=body, headers=headers)
+        answered.append(answer.status_code)
+        return Response(answer.content, answer.status_code, {HEADER: answer.headers[HEADER]})
+
+    async with served(app) as http:
+        member.port = http.base_url.port
+        yield answered
+
+
+@pytest.mark.parametrize("status", [410, 507, 500, 404])
+def test_a_forged_error_ends_no_experiment_and_changes_no_outcome(tmp_path: Path, status: int) -> None:
+    """The device is asked again, and its own answer counts."""
+
+    async def main() -> None:
+        rig = Rig(tmp_path, rounds={"clock": "virtual"})
+        devices = rig.devices("h0")
+        fleet = await rig.ready("h0")
+        async with forging(fleet, status, times=2) as answered:
+            [reply] = await replies(fleet, task(0))
+            assert (reply.outcome, reply.reproducible) == (Outcome.COMPLETED, True)
+            assert answered == [status, status, 200]
+        await rig.finish(devices)
+
+    run(main())
+
+
+def test_a_forged_error_is_no_answer_of_a_live_device(tmp_path: Path) -> None:
+    async def main() -> None:
+        rig = Rig(tmp_path)
+        devices = rig.devices("h0")
+        fleet = await rig.ready("h0")
+        async with forging(fleet, 409, times=1):
+            [reply] = await replies(fleet, task(0))
+            assert reply.outcome is Outcome.UNREACHABLE
+            assert "the answer 409 is not that of h0" in reply.reason
+        await rig.finish(devices)
+
+    run(main())
+
+
+@asynccontextmanager
+async def between(url: str, alter: Callable[[httpx.Response], Mapping[str, str]]) -> AsyncIterator[str]:
+    """Stand between devices and their coordinator at `url`, pass all on, and add to or change headers of answers."""
+    app = FastAPI()
+
+    @app.post("/{path:path}")
+    async def passed_on(path: str, request: Request) -> Response:
+        headers = {k: v for k, v in request.headers.items() if k not in {"host", "content-length"}}
+        body, query = await request.body(), request.url.query
+        async with httpx.AsyncClient() as http:
+            answer = await http.post(f"{url}/{path}{'?' if query else ''}{query}", content=body, headers=headers)
+        kept = {k: v for k, v in answer.headers.items() if k not in {"content-length", "date"}}
+        return Response(answer.content, answer.status_code, {**kept, **alter(answer)})
+
+    async with served(app) as http:
+        yield str(http.base_url).rstrip("/")
+
+
+@pytest.mark.parametrize("forged", [{WORK_PATH: "/evaluate"}, {WORK_ID: "another"}])
+def test_a_device_that_polls_does_only_what_the_coordinator_has_named(tmp_path: Path, forged: dict[str, str]) -> None:
+    """The path, or the name, of its first work is altered on the way: it takes that for no answer and asks again."""
+    altered: list[str] = []
+
+    def alter(answer: httpx.Response) -> Mapping[str, str]:
+        if WORK_PATH not in answer.headers or altered:
+            return {}
+        altered.append(answer.headers[WORK_PATH])
+        return {name.lower(): value for name, value in forged.items()}
+
+    async def main() -> None:
+        rig = Rig(tmp_path)
+        async with between(rig.url, alter) as rig.url:
+            devices = rig.devices("h0", pull=True)
+            fleet = await rig.ready("h0")
+            [reply] = await replies(fleet, task(0))
+            assert reply.outcome is Outcome.COMPLETED
+            assert altered == ["/train"]
+            await rig.finish(devices)
+
+    run(main())
+
+
+@pytest.mark.parametrize("pull", [False, True])
+def test_what_a_device_itself_has_lost_ends_an_experiment(tmp_path: Path, pull: bool) -> None:
+    """Its 410 is signed, also when it comes through others."""
+
+    async def main() -> None:
+        async with rig_in(tmp_path, rounds={"clock": "virtual"}, objective={"name": "ditto"}) as rig:
+            devices = rig.devices("h0", pull=pull)
+            fleet = await rig.ready("h0")
+            kept = replace(task(0, round=4), memory_round=np.array([3, 0, 0, 0]))
+            with pytest.raises(FolderError, match=r"h0: .*round 3"):
+                await replies(fleet, kept)
+            if not pull:
+                async with forging(fleet, 507, times=1) as answered:
+                    with pytest.raises(FolderError, match=r"h0: .*round 3"):
+                        await replies(fleet, kept)
+                    assert answered == [507, 410]
+            devices.cancel()
+            await asyncio.gather(devices, return_exceptions=True)
 
     run(main())
 

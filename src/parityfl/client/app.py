@@ -42,7 +42,7 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         version=VERSION,
         description="Trains and evaluates models on the data of the devices that this process hosts.",
     )
-    problems.install(app)
+    problems.install(app, known.prove_problem)
     app.add_middleware(Paced)
     app.add_middleware(Guarded, access=Access(private=known.asks))
 

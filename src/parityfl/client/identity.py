@@ -14,12 +14,13 @@ from pathlib import Path
 
 import httpx
 from starlette.requests import Request
+from starlette.responses import Response
 
 from parityfl.core.errors import FolderError
 from parityfl.web.access import target_of
 from parityfl.web.problems import ProblemError
 from parityfl.web.secrets import JOIN_TOKEN, write_secret
-from parityfl.wire.digests import digest
+from parityfl.wire.digests import digest, digest_of
 from parityfl.wire.signing import (
     HEADER,
     NONCE_HEADER,
@@ -123,6 +124,8 @@ class Identity(httpx.Auth):
     def identify(self, request: Request) -> Proof | None:
         """Return the proof of a request of the coordinator, before its body has come; None where none is asked for.
 
+        The request keeps it, for the answer to it: see `prove_problem`.
+
         Raises:
             ProblemError: it is not the coordinator's.
         """
@@ -133,6 +136,7 @@ class Identity(httpx.Auth):
             self._party.check(proof, request.method, target_of(request))
         except ProofError as error:
             raise _stranger(error) from None
+        request.state.proof = proof
         return proof
 
     def check_body(self, proof: Proof | None, body: str) -> None:
@@ -147,9 +151,14 @@ class Identity(httpx.Auth):
             except ProofError as error:
                 raise _stranger(error) from None
 
-    def prove(self, proof: Proof | None, body: str) -> Mapping[str, str]:
-        """Return the headers that prove an answer of status 200; `body` is the digest of its body."""
-        return {} if proof is None else {HEADER: self._party.answer(proof, 200, body).written()}
+    def prove(self, proof: Proof | None, body: str, status: int = 200) -> Mapping[str, str]:
+        """Return the headers that prove an answer; `body` is the digest of its body."""
+        return {} if proof is None else {HEADER: self._party.answer(proof, status, body).written()}
+
+    def prove_problem(self, request: Request, answer: Response) -> Mapping[str, str]:
+        """Return the headers that prove the answer to a request which went wrong after it was identified."""
+        proof: Proof | None = getattr(request.state, "proof", None)
+        return self.prove(proof, digest_of([answer.body]), answer.status_code)
 
     async def _ask(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         coordinator = self._coordinator
@@ -165,7 +174,7 @@ class Identity(httpx.Auth):
                 answer = Proof.read(response.headers.get(HEADER))
                 content = await digest(await response.aread())
                 require_body(answer, content)
-                check_answer(proof, coordinator, answer, response.status_code, content)
+                check_answer(proof, coordinator, answer, response.status_code, content, headers=response.headers)
             except ProofError as error:
                 raise _unproved(error, request) from None
 

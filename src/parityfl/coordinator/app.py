@@ -129,7 +129,7 @@ def _add_devices(app: FastAPI, coordinator: Coordinator) -> None:
         payload = found.payload or Payload(())
         body = await digest(*payload.parts)
         about = {WORK_ID: found.work_id, WORK_PATH: found.path, CONTENT_DIGEST: content_digest(body)}
-        return DocumentResponse(payload, {**about, **gate.sign_answer(proof, 200, body)})
+        return DocumentResponse(payload, {**about, **gate.sign_answer(proof, 200, body, about)})
 
     @app.post("/work/{work_id}/result", status_code=204, responses=problems.responses(400, 401, 404, 408, 413, 422))
     async def result(

@@ -19,7 +19,6 @@ from parityfl.coordinator.connections import Connections
 from parityfl.coordinator.gate import Asked, Gate, OpenGate
 from parityfl.coordinator.mailbox import Mailbox
 from parityfl.coordinator.registry import Member
-from parityfl.core.errors import PayloadError
 from parityfl.web.bodies import Bodies
 from parityfl.web.tls import Tls
 from parityfl.wire.digests import CONTENT_DIGEST, agrees, content_digest, digest
@@ -85,8 +84,9 @@ class Devices:
             limit: how many bytes the answer may have.
 
         Raises:
-            httpx.TransportError: the device could not be reached, or the connection broke or spoiled the answer.
-            PayloadError: the answer has more than `limit` bytes, or is not the device's own.
+            httpx.TransportError: the device could not be reached, the connection broke or spoiled the answer, or who
+                answered is not the device.
+            PayloadError: the answer has more than `limit` bytes, or the device is revoked.
         """
         if member.polls:
             return await self.mailbox.ask(member.device_id, path, payload, limit)
@@ -104,7 +104,7 @@ class Devices:
             raise httpx.RemoteProtocolError(
                 f"the answer was changed on the way: it does not match its {CONTENT_DIGEST}"
             )
-        if asked is not None and answer.status == httpx.codes.OK:
+        if asked is not None:
             self._check(asked, response.headers.get(HEADER), answer.status, found)
         return answer
 
@@ -113,7 +113,8 @@ class Devices:
         try:
             self.gate.check_answer(asked, header, status, body)
         except ProofError as error:
-            raise PayloadError(f"the answer is not that of {asked.device_id}: {error}") from None
+            reason = f"the answer {status} is not that of {asked.device_id}: {error}"
+            raise httpx.RemoteProtocolError(reason) from None
 
 
 def _describing(payload: Payload | None, body: str) -> dict[str, str]:

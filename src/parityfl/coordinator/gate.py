@@ -19,12 +19,14 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from parityfl.coordinator.enrolment import Enrolment, RefusedError
+from parityfl.core.errors import PayloadError
 from parityfl.web.problems import ProblemError
 from parityfl.web.secrets import JOIN_TOKEN
 from parityfl.wire.digests import digest
 from parityfl.wire.schemas import Registration, RegistrationReply
 from parityfl.wire.signing import (
     HEADER,
+    NO_HEADERS,
     NONCE_HEADER,
     Party,
     Proof,
@@ -109,7 +111,9 @@ class Gate(Protocol):
         """Return the answer to a request."""
         ...
 
-    def sign_answer(self, proof: Proof | None, status: int, body: str) -> Mapping[str, str]:
+    def sign_answer(
+        self, proof: Proof | None, status: int, body: str, headers: Mapping[str, str] = NO_HEADERS
+    ) -> Mapping[str, str]:
         """Return the headers that prove an answer to a request; `body` is the digest of its body."""
         ...
 
@@ -121,7 +125,8 @@ class Gate(Protocol):
         """Require that an answer comes from the process that was asked.
 
         Raises:
-            ProofError: it is not.
+            ProofError: it does not.
+            PayloadError: the device is revoked.
         """
         ...
 
@@ -162,7 +167,9 @@ class OpenGate:
         """Answer."""
         return _json(message)
 
-    def sign_answer(self, proof: Proof | None, status: int, body: str) -> Mapping[str, str]:
+    def sign_answer(
+        self, proof: Proof | None, status: int, body: str, headers: Mapping[str, str] = NO_HEADERS
+    ) -> Mapping[str, str]:
         """Prove nothing."""
         return {}
 
@@ -272,10 +279,12 @@ class TokenGate:
         body = message.model_dump_json().encode()
         return Response(body, media_type="application/json", headers=self.sign_answer(proof, 200, await digest(body)))
 
-    def sign_answer(self, proof: Proof | None, status: int, body: str) -> Mapping[str, str]:
+    def sign_answer(
+        self, proof: Proof | None, status: int, body: str, headers: Mapping[str, str] = NO_HEADERS
+    ) -> Mapping[str, str]:
         """Sign an answer."""
         assert proof is not None, "it was identified"
-        return {HEADER: self._party.answer(proof, status, body).written()}
+        return {HEADER: self._party.answer(proof, status, body, headers).written()}
 
     def sign(self, device_id: str, method: str, target: str, body: str) -> Asked | None:
         """Sign a request for the process that the device registered from."""
@@ -286,7 +295,7 @@ class TokenGate:
         """Require the signature of the process that was asked, unless the device was revoked meanwhile."""
         assert asked is not None, "requests are signed"
         if self._enrolment.is_revoked(asked.device_id):
-            raise ProofError(f"{asked.device_id} is revoked")
+            raise PayloadError(f"{asked.device_id} is revoked")
         proof = Proof.read(header)
         require_body(proof, body)
         check_answer(asked.proof, asked.key, proof, status, body)

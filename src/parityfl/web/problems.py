@@ -1,6 +1,6 @@
 """Errors as RFC 9457 problem details, whatever went wrong."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -13,6 +13,9 @@ from parityfl.core.errors import ParityflError, PayloadError, UnfinishedError
 from parityfl.wire.schemas import Problem
 
 PROBLEM_JSON = "application/problem+json"
+
+Handler = Callable[[Request, Exception], Awaitable[JSONResponse]]
+"""Answers an error."""
 
 
 class ProblemError(Exception):
@@ -53,13 +56,27 @@ def detail_of(body: bytes) -> str:
         return body[:200].decode(errors="replace") or "no reason given"
 
 
-def install(app: FastAPI) -> None:
-    """Make `app` answer every error with a problem."""
-    app.add_exception_handler(ProblemError, _on_problem)
-    app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(RequestValidationError, _on_invalid_request)
-    app.add_exception_handler(ParityflError, _on_parityfl_error)
-    app.add_exception_handler(Exception, _on_anything_else)
+def install(app: FastAPI, describe: Callable[[Request, JSONResponse], Mapping[str, str]] | None = None) -> None:
+    """Make `app` answer every error with a problem.
+
+    Args:
+        app: the application.
+        describe: returns headers for such an answer, beside its own; None: there are no others.
+    """
+
+    def described(answer: Handler) -> Handler:
+        async def handle(request: Request, error: Exception) -> JSONResponse:
+            response = await answer(request, error)
+            response.headers.update({} if describe is None else describe(request, response))
+            return response
+
+        return handle
+
+    app.add_exception_handler(ProblemError, described(_on_problem))
+    app.add_exception_handler(HTTPException, described(_on_http_exception))
+    app.add_exception_handler(RequestValidationError, described(_on_invalid_request))
+    app.add_exception_handler(ParityflError, described(_on_parityfl_error))
+    app.add_exception_handler(Exception, described(_on_anything_else))
 
 
 async def _on_problem(request: Request, error: Exception) -> JSONResponse:

@@ -12,9 +12,10 @@ and takes none below those that it remembers, so that nobody needs a clock that 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from hmac import compare_digest, digest
+from types import MappingProxyType
 from typing import Annotated
 
 from cryptography.exceptions import InvalidSignature
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import Field, ValidationError
 
 from parityfl.core.errors import ConfigError, ParityflError
-from parityfl.wire.schemas import Message, PublicKey, Sha256
+from parityfl.wire.schemas import WORK_ID, WORK_PATH, Message, PublicKey, Sha256
 
 HEADER = "Parityfl-Proof"
 NONCE_HEADER = "Replay-Nonce"
@@ -33,6 +34,11 @@ LEAST_TOKEN = 16
 
 WINDOW = 4096
 """How many requests may overtake one another."""
+
+PURPOSE = (WORK_ID, WORK_PATH)
+"""Headers of an answer that say what its body is for: those that it has are signed with it."""
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 _HIGHEST = 2**53
 _MASK = (1 << WINDOW) - 1
@@ -206,19 +212,21 @@ class Party:
         if not window.take(proof.counter):
             raise ProofError(f"request {proof.counter} was there before: it is good for once")
 
-    def answer(self, request: Proof, status: int, body: str) -> Proof:
-        """Return the proof of an answer to `request`."""
-        text = _text("answer", request.signature, str(status), body)
+    def answer(self, request: Proof, status: int, body: str, headers: Mapping[str, str] = NO_HEADERS) -> Proof:
+        """Return the proof of an answer to `request`, with those of its headers that say what it is for."""
+        text = _answer_text(request, status, body, headers)
         return Proof(key=self.key, digest=body, signature=self._pair.sign(text))
 
 
-def check_answer(request: Proof, peer: str, proof: Proof, status: int, body: str) -> None:
-    """Require that an answer to `request` comes from the party with the key `peer`, with this body.
+def check_answer(
+    request: Proof, peer: str, proof: Proof, status: int, body: str, *, headers: Mapping[str, str] = NO_HEADERS
+) -> None:
+    """Require that an answer to `request` comes from the party with the key `peer`, with this body and purpose.
 
     Raises:
         ProofError: it does not.
     """
-    require_signature(peer, _text("answer", request.signature, str(status), body), proof.signature)
+    require_signature(peer, _answer_text(request, status, body, headers), proof.signature)
 
 
 def sign_registration(device: KeyPair, token: Token | None, party: Party, nonce: str, body: str) -> Proof:
@@ -282,6 +290,11 @@ def require_body(proof: Proof, body: str) -> None:
 def fingerprint(key: str) -> str:
     """Return the hash under which a public key is kept."""
     return sha256(bytes.fromhex(key)).hexdigest()
+
+
+def _answer_text(request: Proof, status: int, body: str, headers: Mapping[str, str]) -> bytes:
+    purpose = [f"{name}: {headers[name]}" for name in PURPOSE if name in headers]
+    return _text("answer", request.signature, str(status), body, *purpose)
 
 
 def _confirmation(request: Proof, body: str) -> bytes:
