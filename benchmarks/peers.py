@@ -3,10 +3,11 @@
     python benchmarks/peers.py [--quick] [--models cnn-small cnn] [--rounds 20] [--repeats 5]
 
 Fashion-MNIST, 100 clients of 480 training images, 10 a round, one epoch in batches of 32, federated averaging, on two
-cores. A round is selecting, training and aggregating. `parityfl` evaluates at the start and at the end only, as the
-others do not evaluate at all; `parityfl, evaluating` is the usual run, which in every round measures the model and its
-moving average on the test set and the model on all 100 held-out parts. Each peer lives in an environment of its own,
-made by `scripts/bench`; one that is not there is shown as missing.
+cores. A round is selecting, training and aggregating. `parityfl` does what the others do: nothing is held out, and it
+evaluates at the start and at the end only. In `parityfl, held-out parts` each client also measures the model before and
+after its training, on 120 images more that it holds out. `parityfl, evaluating` is the usual run: besides, every round
+measures the model and its moving average on the test set and the model on all 100 held-out parts. Each peer lives in an
+environment of its own, made by `scripts/bench`; one that is not there is shown as missing.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ CACHE = Path(os.environ.get("PARITYFL_BENCH_CACHE", user_cache_path("parityfl-be
 """Where `scripts/bench` makes the peers' environments."""
 
 HERE = Path(__file__).parent
-POPULATION = {"clients": 100, "per_round": 10, "samples_per_client": 600, "partition": "iid"}
+TRAINED = 480
+POPULATION = {"clients": 100, "per_round": 10, "partition": "iid"}
 DATA = "fashion-mnist"
 
 PEERS = {
@@ -65,8 +67,9 @@ def compare(model: str, arguments: Namespace, data: Path) -> None:
     """Measure one model on all sides in turn and print its rows."""
     rounds = arguments.rounds
     sides: dict[str, Callable[[], Times]] = {
-        "parityfl": lambda: ours(model, rounds, data.parent, evaluating=False),
-        "parityfl, evaluating": lambda: ours(model, rounds, data.parent, evaluating=True),
+        "parityfl": lambda: ours(model, rounds, data.parent, held=0, every=rounds),
+        "parityfl, held-out parts": lambda: ours(model, rounds, data.parent, held=120, every=rounds),
+        "parityfl, evaluating": lambda: ours(model, rounds, data.parent, held=120, every=1),
     }
     notes = {}
     for name, script in PEERS.items():
@@ -100,18 +103,18 @@ def failure(error: Exception) -> str:
     return lines[-1][:200] if lines else type(error).__name__
 
 
-def ours(model: str, rounds: int, folder: Path, *, evaluating: bool) -> Times:
-    """Run `parityfl run` as a user does."""
+def ours(model: str, rounds: int, folder: Path, *, held: int, every: int) -> Times:
+    """Run `parityfl run` as a user does, with so many images held out, evaluating after every so many rounds."""
     settings = {
         "data.name": DATA,
         "model.name": model,
-        **{f"population.{key}": value for key, value in POPULATION.items()},
+        **{f"population.{key}": value for key, value in (POPULATION | holding(held)).items()},
         "rounds.count": rounds,
         "availability.name": "always",
         "engine.workers": 2,
+        "evaluation.every": every,
+        "utility.functional": "local_gain",
     }
-    if not evaluating:
-        settings |= {"evaluation.every": rounds, "utility.functional": "local_gain"}
     assignments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     with TemporaryDirectory(dir=folder) as place:
         out = Path(place) / "run"
@@ -122,6 +125,11 @@ def ours(model: str, rounds: int, folder: Path, *, evaluating: bool) -> Times:
         with (out / "rounds.csv").open() as lines:
             table = list(csv.DictReader(lines))
     return seconds, [sum(float(line[part]) for part in ("select_s", "train_s", "aggregate_s")) for line in table[1:]]
+
+
+def holding(held: int) -> dict[str, float]:
+    """Return the keys of clients that train on `TRAINED` images and hold out so many."""
+    return {"samples_per_client": TRAINED + held, "holdout": held / (TRAINED + held)}
 
 
 def peer(command: list[str]) -> Times:
@@ -135,7 +143,7 @@ def peer(command: list[str]) -> Times:
 
 def write_shards(path: Path) -> None:
     """Write what our clients train on, for the others to read."""
-    holdings = load_holdings(Config(method="fedavg", data={"name": DATA}, population=POPULATION))
+    holdings = load_holdings(Config(method="fedavg", data={"name": DATA}, population=POPULATION | holding(0)))
     part = holdings.train
     np.savez(
         path, images=part.images, labels=part.labels, bounds=part.bounds, mean=holdings.mean[0], std=holdings.std[0]
