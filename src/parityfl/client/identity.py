@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 REGISTER = "/register"
 KNOWN = 16
 """How many coordinators a device remembers."""
+SAID = 500
+"""How many characters are shown of what somebody says who proves nothing."""
 
 
 @dataclass
@@ -260,9 +262,10 @@ def _stranger(error: ProofError) -> ProblemError:
 
 
 async def _unproved(error: ProofError, response: httpx.Response) -> httpx.RemoteProtocolError:
-    """Return what an answer that proves nothing counts as; what it says is for the user to judge."""
+    """Return what an answer that proves nothing counts as; what it says, on one line, is for the user to judge."""
     reason = f"what answers does not prove to be the coordinator that these devices trust: {error}"
     if not response.is_success:
-        reason = f"{reason}; it answers {response.status_code}: {detail_of(await response.aread())}"
+        said = " ".join(detail_of(await response.aread()).split())[:SAID]
+        reason = f"{reason}; it answers {response.status_code}: {said}"
     log.warning("%s: %s", response.request.url, reason)
     return httpx.RemoteProtocolError(reason, request=response.request)
