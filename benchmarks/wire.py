@@ -2,10 +2,11 @@
 
     python benchmarks/wire.py [--quick] [--repeats 5]
 
-An echo client sends the model back as its update. `sockets` is a blocking send and receive of as many bytes in either
-direction. `Flask, requests, torch.save` is how the first systems of this kind were written. Memory is the server's at
-its peak above what it holds before the first round, in sizes of the model. All sides are processes of their own, take
-turns, and warm up for a round; a median is over the rounds that follow.
+An echo client sends the model back as its update. Beside parityfl there are: blocking `sockets` that send as many bytes
+and receive them; parityfl with `transport.dtype = "bf16"`; and `Flask, requests, torch.save`, how the first systems of
+this kind were written. Memory is the server's at its peak above what it holds before the first round, in sizes of the
+float32 model. All sides are processes of their own, take turns, and warm up for a round; a median is over the rounds
+that follow.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ def compare(
 ) -> None:
     """Measure one number of clients and one size on all sides in turn and print the rows."""
     sizes = [str(clients), str(parameters), "1"]
-    sides: dict[str, Callable[[], dict[str, Any]]] = {"parityfl": lambda: script("wire_ours.py", sizes)}
+    sides: dict[str, Callable[[], dict[str, Any]]] = {
+        "parityfl": lambda: script("wire_ours.py", sizes),
+        "parityfl, bf16": lambda: script("wire_ours.py", [*sizes, "bf16"]),
+    }
     if with_idiom:
         sides["Flask, requests, torch.save"] = lambda: script("wire_idiom.py", sizes)
     if with_sockets:

@@ -1,6 +1,6 @@
 """Rounds of echo clients through the real coordinator and the real client application; called by `wire.py`.
 
-    python benchmarks/wire_ours.py CLIENTS PARAMETERS ROUNDS
+    python benchmarks/wire_ours.py CLIENTS PARAMETERS ROUNDS [bf16]
 
 The coordinator is this process, the clients are in two others. Prints one JSON line: the seconds of each round from
 asking to the folded mean, the processor seconds of this process in each, and its memory before and at its peak.
@@ -70,12 +70,13 @@ def devices(url: str, names: tuple[str, ...], clients: int, parameters: int) -> 
 
 def main() -> None:
     """Run the rounds and print what they took."""
-    clients, parameters, rounds = map(int, sys.argv[1:])
+    clients, parameters, rounds = map(int, sys.argv[1:4])
     config = Config(
         method="fedavg",
         population={"clients": clients, "per_round": clients},
         availability={"name": "always"},
         rounds={"count": rounds},
+        transport={"dtype": (sys.argv[4:] or ["float32"])[0]},
     )
     samples = np.full(clients, SAMPLES)
     world = World(0, clients, clients, config.rounds.interval_s, samples, samples.reshape(-1, 1))
@@ -101,6 +102,7 @@ def main() -> None:
 async def play(fleet: HttpFleet, clients: int, parameters: int, rounds: int) -> dict[str, object]:
     """Run a round that warms up and then those that count."""
     weights = np.random.default_rng(0).standard_normal(parameters, dtype=np.float32) * np.float32(1e-3)
+    weights = fleet.config.transport.build()(weights)
     base, seconds, cpu = rss_bytes(), [], []
     for number in range(1, rounds + 2):
         if number == 2:

@@ -29,6 +29,7 @@ from parityfl.core.errors import ConfigError
 from parityfl.core.objectives import Objective, objective
 from parityfl.core.optimizers import Adam, Momentum, Plain, ServerOptimizer
 from parityfl.core.registry import Registry
+from parityfl.core.rounding import Carry, as_it_is, to_bfloat16
 from parityfl.core.selection import Selector, selector
 
 Layer = Mapping[str, Any]
@@ -264,6 +265,17 @@ class Security(Section):
     max_json_bytes: Annotated[int, Field(ge=1024)] = 4 * 2**20
 
 
+class Transport(Section):
+    """`[transport]`: how vectors travel: what they are rounded to, on every engine alike, and whether compressed."""
+
+    dtype: Literal["float32", "bf16"] = "float32"
+    compression: Literal["zstd"] | None = None
+
+    def build(self) -> Carry:
+        """Return what happens to a vector on its way."""
+        return to_bfloat16 if self.dtype == "bf16" else as_it_is
+
+
 class LatencySection(Section):
     """`[latency]`: how long clients take in an experiment, seeded; a median of 0 means no time at all."""
 
@@ -307,6 +319,7 @@ class Config(Section):
     server: Server = Server()
     utility: Utility = Utility()
     engine: Engine = Engine()
+    transport: Transport = Transport()
     security: Security = Security()
 
     def __init__(self, **sections: Any) -> None:

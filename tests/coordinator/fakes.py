@@ -30,6 +30,7 @@ class FakeDevice:
     behave: Callable[["FakeDevice", TrainRequest, dict[str, Vector]], Awaitable[Response]]
     asked: list[TrainRequest] = field(default_factory=list)
     received: list[dict[str, Vector]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
     released: asyncio.Event = field(default_factory=asyncio.Event)
     hangs_in_evaluation: bool = False
 
@@ -38,7 +39,9 @@ class FakeDevice:
 
         @app.post("/train")
         async def train(request: Request) -> Response:
-            asked, vectors = unpack(await request.body(), TrainRequest, LAYOUT, ("model",), ("control",))
+            body = await request.body()
+            self.bodies.append(body)
+            asked, vectors = unpack(body, TrainRequest, LAYOUT, ("model",), ("control",))
             self.asked.append(asked)
             self.received.append(vectors)
             return await self.behave(self, asked, vectors)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import rows
 
 from parityfl.config import Config, preset_names
 from parityfl.core.aggregation import aggregator
@@ -109,6 +110,18 @@ def test_more_may_be_asked_than_are_waited_for_and_who_pays_for_it_is_reported(t
 def test_engines_agree_on_every_objective(tmp_path: Path, goal: str) -> None:
     chosen = ["--method", "fedavg", "--set", f"objective.name={goal}"]
     assert_same(run(tmp_path / "local", *chosen), run(tmp_path / "http", *chosen, "--engine", "http"))
+
+
+@pytest.mark.parametrize("goal", ["plain", "scaffold"])
+def test_engines_agree_on_rounded_and_compressed_transport(tmp_path: Path, goal: str) -> None:
+    """The local engine rounds what the wire would; compression changes nothing."""
+    plain = ["--method", "fedavg", "--set", f"objective.name={goal}"]
+    chosen = [*plain, "--set", "transport.dtype=bf16"]
+    local = run(tmp_path / "local", *chosen)
+    assert_same(local, run(tmp_path / "http", *chosen, "--set", "transport.compression=zstd", "--engine", "http"))
+    assert local["model_hash"] != run(tmp_path / "float32", *plain)["model_hash"]
+    sent = [float(row["bytes_up"]) for row in rows(tmp_path / "http", "rounds") if row["bytes_up"]]
+    assert max(sent) < 3 * 2 * 4_810 * (2 if goal == "scaffold" else 1) + 3 * 4096
 
 
 @pytest.mark.parametrize("preset", ["q-ffl", "fedawe", "fairfedcs", "fedadam"])

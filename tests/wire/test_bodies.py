@@ -93,6 +93,18 @@ def test_buffers_of_another_size_make_room() -> None:
     assert not lies_in_a_file(read(bodies, content(2 * LARGE), 2 * LARGE))
 
 
+@pytest.mark.parametrize("size", [0, 10, SMALL_BYTES // 4 + 1])
+def test_a_vector_that_waits_lies_in_a_file_if_it_is_large(size: int, tmp_path: Path) -> None:
+    vector = np.random.default_rng(0).standard_normal(size, dtype=np.float32)
+    waiting = Bodies(tmp_path).lay_aside(vector)
+    np.testing.assert_array_equal(waiting, vector)
+    assert np.shares_memory(waiting, vector) == (0 < vector.nbytes <= SMALL_BYTES)
+    assert list(tmp_path.iterdir()) == []
+    if vector.nbytes > SMALL_BYTES:
+        with pytest.raises(UnfinishedError, match="gone cannot take a body"):
+            Bodies(tmp_path / "gone").lay_aside(vector)
+
+
 def test_a_folder_that_takes_nothing_is_named(tmp_path: Path) -> None:
     bodies = Bodies(tmp_path / "gone", buffered=0)
     kept = read(bodies, content(LARGE), LARGE)

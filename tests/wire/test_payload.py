@@ -3,21 +3,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from ml_dtypes import bfloat16
 from safetensors import numpy as safetensors
+from safetensors.torch import load as load_torch
+from zstandard import ZstdCompressor
 
 from parityfl.core.arrays import Layout, model_hash
 from parityfl.core.errors import PayloadError
+from parityfl.core.rounding import to_bfloat16
 from parityfl.core.types import Vector
-from parityfl.wire.payload import METADATA_KEY, assemble, max_bytes, unpack
+from parityfl.wire.payload import METADATA_KEY, Form, assemble, max_bytes, pack, unpack
 from parityfl.wire.schemas import EvaluateRequest
 
 LAYOUT = Layout(("dense.weight", "dense.bias", "scale"), ((3, 2), (2,), ()))
 WEIGHTS = np.arange(9, dtype=np.float32)
 REQUEST = EvaluateRequest(run_id="r", round=1, model_hash=model_hash(WEIGHTS))
 
+forms = st.builds(Form, st.sampled_from(["F32", "BF16"]), st.sampled_from([None, "zstd"]))
 shapes = st.lists(st.integers(1, 4), max_size=3).map(tuple)
 layouts = st.lists(st.tuples(st.text(min_size=1, max_size=8), shapes), min_size=1, max_size=5, unique_by=lambda p: p[0])
 
@@ -195,7 +201,7 @@ def test_a_header_longer_than_the_document_is_refused() -> None:
 
 
 def test_a_vector_of_another_size_is_not_packed() -> None:
-    with pytest.raises(PayloadError, match=r"\(8,\)"):
+    with pytest.raises(PayloadError, match="8 numbers, the model needs 9"):
         bytes(assemble(REQUEST, {"model": WEIGHTS[:8]}, LAYOUT))
 
 
@@ -206,3 +212,70 @@ def test_control_is_read_only_where_it_may_be_there() -> None:
         unpack(packed, EvaluateRequest, LAYOUT)
     with pytest.raises(PayloadError, match="lacks"):
         unpack(bytes(assemble(REQUEST, {"model": WEIGHTS}, LAYOUT)), EvaluateRequest, LAYOUT, ("model", "control"))
+
+
+@given(layouts, st.sampled_from([Form("BF16"), Form("F32", "zstd"), Form("BF16", "zstd")]), st.data())
+def test_what_was_packed_in_another_form_is_unpacked(named: Any, form: Form, data: st.DataObject) -> None:
+    layout = Layout(tuple(name for name, _ in named), tuple(shape for _, shape in named))
+    small = st.floats(-(2.0**100), 2.0**100, width=32)
+    vector = data.draw(hnp.arrays(np.float32, layout.size, elements=small))
+    packed = bytes(assemble(REQUEST, {"model": pack(vector, form), "control": pack(-vector, form)}, layout))
+    assert len(packed) <= max_bytes(layout, 2)
+    document, unpacked = unpack(packed, EvaluateRequest, layout, ("model",), ("control",))
+    assert document == REQUEST
+    arrives = to_bfloat16(vector) if form.dtype == "BF16" else vector
+    np.testing.assert_array_equal(unpacked["model"], arrives)
+    np.testing.assert_array_equal(unpacked["control"], -arrives)
+
+
+@given(forms, st.data())
+def test_altered_bytes_of_any_form_are_refused_or_read(form: Form, data: st.DataObject) -> None:
+    packed = bytearray(bytes(assemble(REQUEST, {"model": pack(WEIGHTS, form)}, LAYOUT)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        packed[data.draw(st.integers(0, len(packed) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        _, vectors = read(bytes(packed))
+    except PayloadError:
+        return
+    assert np.all(np.isfinite(vectors["model"]))
+
+
+@given(forms, st.integers(0, 600))
+def test_a_cut_document_of_any_form_is_refused(form: Form, length: int) -> None:
+    packed = bytes(assemble(REQUEST, {"model": pack(WEIGHTS, form)}, LAYOUT))
+    with pytest.raises(PayloadError):
+        read(packed[: min(length, len(packed) - 1)])
+
+
+def test_bfloat16_opens_with_the_library() -> None:
+    packed = bytes(assemble(REQUEST, {"model": pack(WEIGHTS, Form("BF16"))}, LAYOUT))
+    assert len(packed) < len(assemble(REQUEST, {"model": WEIGHTS}, LAYOUT))
+    weight = load_torch(packed)["model.dense.weight"]
+    assert weight.dtype == torch.bfloat16
+    np.testing.assert_array_equal(weight.float().numpy(), WEIGHTS[:6].reshape(3, 2))
+
+
+def test_tensors_of_different_types_are_read_together() -> None:
+    written = safetensors.save(
+        {
+            "model.dense.weight": WEIGHTS[:6].reshape(3, 2).astype(bfloat16),
+            "model.dense.bias": WEIGHTS[6:8],
+            "model.scale": WEIGHTS[8:].reshape(()),
+        },
+        {METADATA_KEY: REQUEST.model_dump_json()},
+    )
+    np.testing.assert_array_equal(read(written)[1]["model"], WEIGHTS)
+
+
+def test_a_number_that_bfloat16_cannot_hold_is_not_finite() -> None:
+    huge = np.full(9, 3.4e38, dtype=np.float32)
+    with pytest.raises(PayloadError, match="not finite"):
+        read(bytes(assemble(REQUEST, {"model": pack(huge, Form("BF16"))}, LAYOUT)))
+
+
+def test_what_expands_beyond_the_limit_is_refused_without_being_expanded() -> None:
+    limit = max_bytes(LAYOUT, 2)
+    bomb = ZstdCompressor().compress(bytes(1000 * limit))
+    assert len(bomb) < limit
+    with pytest.raises(PayloadError, match=f"{limit + 1} bytes, at most {limit}"):
+        read(bomb)

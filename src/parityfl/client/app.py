@@ -19,7 +19,7 @@ from parityfl.web.documents import DocumentResponse
 from parityfl.web.limits import Paced
 from parityfl.web.problems import ProblemError
 from parityfl.web.version import VERSION
-from parityfl.wire.digests import CONTENT_DIGEST, agrees, content_digest, digest
+from parityfl.wire.digests import CONTENT_DIGEST, agrees, content_digest, digest, is_known
 from parityfl.wire.payload import Buffer
 from parityfl.wire.schemas import SAFETENSORS, DeviceStatus, EvaluateReply, EvaluateRequest, Health, TrainRequest
 from parityfl.wire.signing import Proof
@@ -62,7 +62,9 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         """
         proof = known.identify(request)
         body = await _read(request, proof)
-        learned = await _while_asked(request, host.train(body.content, request.is_disconnected))
+        learned = await _while_asked(
+            request, host.train(body.content, request.is_disconnected, intact=_tells_digest(request))
+        )
         return DocumentResponse(learned, await _about(proof, *learned.parts))
 
     @app.post(
@@ -75,7 +77,11 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         """Evaluate the model in a safetensors document on a device's held-out data."""
         proof = known.identify(request)
         body = await _read(request, proof)
-        measured = (await _while_asked(request, host.evaluate(body.content))).model_dump_json().encode()
+        measured = (
+            (await _while_asked(request, host.evaluate(body.content, intact=_tells_digest(request))))
+            .model_dump_json()
+            .encode()
+        )
         return Response(measured, media_type="application/json", headers=await _about(proof, measured))
 
     @app.get("/initial", response_class=Response, responses={200: {"content": _BINARY}, **problems.responses(401)})
@@ -107,6 +113,11 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         return {CONTENT_DIGEST: content_digest(body), **known.prove(proof, body)}
 
     return app
+
+
+def _tells_digest(request: Request) -> bool:
+    """Return whether a request says what its body should be; one whose body is something else is not read."""
+    return is_known(request.headers.get(CONTENT_DIGEST))
 
 
 async def _while_asked(request: Request, work: Coroutine[None, None, T]) -> T:

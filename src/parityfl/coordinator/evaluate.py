@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 
 from parityfl.coordinator.fleet import HttpFleet
-from parityfl.core.arrays import model_hash
+from parityfl.coordinator.packing import PackedModel
 from parityfl.core.errors import PayloadError
 from parityfl.core.types import Vector
 from parityfl.engine.fleet import ClientEvaluation, Evaluation
@@ -50,24 +50,25 @@ class HttpEvaluator:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._test_set, weights)
 
     async def _on_devices(self, round: int, weights: Vector) -> ClientEvaluation:
-        digest = await asyncio.to_thread(model_hash, weights)
+        model = await asyncio.to_thread(self._fleet.packed, weights)
         present = np.flatnonzero(self._fleet.registry.available()).tolist()
-        replies = await asyncio.gather(*(self._ask(client, round, weights, digest) for client in present))
+        replies = await asyncio.gather(*(self._ask(client, round, model) for client in present))
         loss, accuracy = np.full((2, len(self._fleet.registry.device_ids)), nan)
         for client, reply in zip(present, replies, strict=True):
             if reply is not None:
                 loss[client], accuracy[client] = reply.loss, reply.accuracy
         return ClientEvaluation(loss, accuracy)
 
-    async def _ask(self, client: int, round: int, weights: Vector, digest: str) -> EvaluateReply | None:
+    async def _ask(self, client: int, round: int, model: PackedModel) -> EvaluateReply | None:
         """Return what a device measured, or None where it did not answer in time or answered something else."""
         fleet = self._fleet
-        device_id = fleet.registry.device_ids[client]
-        request = EvaluateRequest(run_id=fleet.run_id, round=round, device_id=device_id, model_hash=digest)
-        payload = assemble(request, {"model": weights}, fleet.layout)
+        member = fleet.registry.at(client)
+        device_id = member.device_id
+        request = EvaluateRequest(run_id=fleet.run_id, round=round, device_id=device_id, model_hash=model.digest)
+        payload = assemble(request, {"model": model.forms[fleet.form_of(member)]}, fleet.layout)
         try:
             async with asyncio.timeout(fleet.remaining_s), fleet.devices.slots:
-                answer = await fleet.devices.ask(fleet.registry.at(client), "/evaluate", payload, _REPLY_LIMIT)
+                answer = await fleet.devices.ask(member, "/evaluate", payload, _REPLY_LIMIT)
             reply = EvaluateReply.model_validate_json(bytes(answer.body))
         except (TimeoutError, httpx.TransportError, PayloadError, ValueError):
             return None

@@ -15,8 +15,9 @@ import numpy as np
 from parityfl.config import Config
 from parityfl.coordinator.answer import Answer
 from parityfl.coordinator.devices import Devices
-from parityfl.coordinator.registry import LOOKS, Registry
-from parityfl.core.arrays import Layout, model_hash
+from parityfl.coordinator.packing import PackedModel, PackedTask
+from parityfl.coordinator.registry import LOOKS, Member, Registry
+from parityfl.core.arrays import Layout
 from parityfl.core.errors import FolderError, ParityflError, PayloadError, UnfinishedError, UnusableError
 from parityfl.core.screening import fault_of
 from parityfl.core.types import AvailabilityProcess, Outcome, Update, Vector
@@ -24,7 +25,7 @@ from parityfl.engine.fleet import Facts, Presence, Reply, TrainTask
 from parityfl.web.bodies import set_aside
 from parityfl.web.problems import detail_of
 from parityfl.wire.aside import aside
-from parityfl.wire.payload import Payload, assemble, max_bytes, unpack
+from parityfl.wire.payload import PLAIN, Form, Payload, assemble, max_bytes, unpack
 from parityfl.wire.schemas import State, TrainReply, TrainRequest
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,8 @@ class HttpFleet:
         self._delivered = 0
         self._ends: float | None = None
         self._late: list[tuple[int, Update]] = []
+        self._carry = config.transport.build()
+        self._form = Form("BF16" if config.transport.dtype == "bf16" else "F32", config.transport.compression)
         self._readers = asyncio.Semaphore(READERS)
         self._stragglers: set[asyncio.Task[Reply]] = set()
         self._exchanges: set[_Exchange] = set()
@@ -164,7 +167,7 @@ class HttpFleet:
         deadline_s = min(task.deadline_s, rounds.deadline_s)
         self._ends = self._clock() + deadline_s + rounds.grace_s
         self._asked, self._delivered = len(task.clients), 0
-        shared = await asyncio.to_thread(_Model.of, task.weights)
+        shared = await asyncio.to_thread(PackedTask.of, task, self._form)
         calls = {client: asyncio.create_task(self._call(task, client, shared)) for client in task.clients.tolist()}
         quorum = None if self.virtual else rounds.quorum
         if self.virtual:
@@ -234,7 +237,15 @@ class HttpFleet:
                 if member.state == "lost":
                     exchange.give_up(f"lost while it was asked: silent for {self.registry.silence_s(member):.2f} s")
 
-    async def _call(self, task: TrainTask, client: int, shared: _Model) -> Reply:
+    def packed(self, weights: Vector) -> PackedModel:
+        """Return a model as it arrives at the devices."""
+        return PackedModel.of(self._carry(weights), self._form)
+
+    def form_of(self, member: Member) -> Form:
+        """Return how vectors travel to a device: as configured where it can read that."""
+        return self._form if member.takes(self._form) else PLAIN
+
+    async def _call(self, task: TrainTask, client: int, shared: PackedTask) -> Reply:
         """Ask one device and return its outcome; raises only what ends an experiment."""
         async with self.devices.slots:
             began = self._clock()
@@ -255,10 +266,11 @@ class HttpFleet:
         self._note(reply)
         return reply
 
-    async def _ask(self, task: TrainTask, exchange: _Exchange, shared: _Model) -> Reply:
+    async def _ask(self, task: TrainTask, exchange: _Exchange, shared: PackedTask) -> Reply:
         client = exchange.client
         self._note_asked(client, task.round)
-        payload, digest = await aside(shared.vector.nbytes, self._payload, task, client, shared)
+        form = self.form_of(self.registry.at(client))
+        payload, digest = await aside(task.weights.nbytes, self._payload, task, client, shared, form)
         limit = max_bytes(self.layout, 1 if task.control is None else 2)
         answer = await self._reach(exchange, payload, limit)
         if self.virtual and answer.status in FATAL:
@@ -266,7 +278,7 @@ class HttpFleet:
         if answer.status != 200:
             return exchange.refused(answer)
         async with self._readers:
-            update = await aside(len(answer.body), self._read, task, client, digest, answer)
+            update = await aside(len(answer.body), self._read, task, client, digest, answer, form)
         return exchange.reply(Outcome.COMPLETED, update=update)
 
     async def _reach(self, exchange: _Exchange, payload: Payload, limit: int) -> Answer:
@@ -288,20 +300,22 @@ class HttpFleet:
             await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             attempt += 1
 
-    def _payload(self, task: TrainTask, client: int, shared: _Model) -> tuple[Payload, str]:
+    def _payload(self, task: TrainTask, client: int, shared: PackedTask, form: Form) -> tuple[Payload, str]:
         """Return the document for one device and the hash of the model in it; for a thread."""
         start = task.start(client)
-        model = shared if start is shared.vector else _Model.of(start)
+        model = shared.model if start is task.weights else PackedModel.of(start, form)
         request = self.request(task.round, task.time_s, model.digest, task.deadline_s).model_copy(
             update={
                 "device_id": self.registry.device_ids[client],
                 "memory_round": int(task.memory_round[client]),
+                "dtype": form.dtype,
+                "compression": form.compression,
             }
         )
-        control = {} if task.control is None else {"control": task.control}
-        return assemble(request, {"model": model.vector, **control}, self.layout), model.digest
+        control = {} if shared.control is None else {"control": shared.control[form]}
+        return assemble(request, {"model": model.forms[form], **control}, self.layout), model.digest
 
-    def _read(self, task: TrainTask, client: int, digest: str, answer: Answer) -> Update:
+    def _read(self, task: TrainTask, client: int, digest: str, answer: Answer, form: Form) -> Update:
         """Return the update in an answer, once everything about it is found to be right; for a thread."""
         required = ("model",) if task.control is None else ("model", "control")
         reply, vectors = unpack(answer.body, TrainReply, self.layout, required)
@@ -309,6 +323,8 @@ class HttpFleet:
         for name, value in asked.items():
             if getattr(reply, name) != value:
                 raise PayloadError(f"the reply has {name} {getattr(reply, name)!r}, asked was {value!r}")
+        if form == PLAIN:
+            vectors = {prefix: self._carry(vector) for prefix, vector in vectors.items()}
         update = Update(
             client=client,
             delta=vectors["model"],
@@ -322,8 +338,12 @@ class HttpFleet:
         fault = fault_of(update, self.config.security.max_update_norm)
         if fault:
             raise UnusableError(fault)
-        set_aside(answer.body)
-        return update
+        if form == PLAIN:
+            set_aside(answer.body)
+            return update
+        lay_aside = self.devices.bodies.lay_aside  # what was expanded is no view of the body
+        control = None if update.control is None else lay_aside(update.control)
+        return replace(update, delta=lay_aside(update.delta), control=control)
 
     def _outcome(self, round: int, client: int, call: asyncio.Task[Reply], closing: _Closing) -> Reply:
         """Return what became of a device: its reply, or that it was late; keep a late update if wanted."""
@@ -360,18 +380,6 @@ class HttpFleet:
             self.registry.move(member, STATE_AFTER[reply.outcome], reply.reason or "it has trained")
         if reply.reason:
             log.info("%s: %s: %s", member.device_id, reply.outcome, reply.reason)
-
-
-@dataclass(frozen=True)
-class _Model:
-    """A model and its hash."""
-
-    vector: Vector
-    digest: str
-
-    @staticmethod
-    def of(vector: Vector) -> _Model:
-        return _Model(vector, model_hash(vector))
 
 
 @dataclass(eq=False)

@@ -13,6 +13,7 @@ import numpy as np
 from parityfl.coordinator.agreement import Agreement
 from parityfl.core.errors import FleetError
 from parityfl.core.types import BoolArray, FloatArray, IntArray
+from parityfl.wire.payload import PLAIN, Form
 from parityfl.wire.schemas import DeviceReport, Registration, State, Transition
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Member:
         num_samples: training examples, None until it has loaded its data.
         label_counts: training examples per label, empty where unknown.
         version: its version of parityfl.
+        reads: the tensors and the compressions that it takes, and can answer with.
         transitions: its latest changes of state.
     """
 
@@ -68,12 +70,17 @@ class Member:
     num_samples: int | None = None
     label_counts: list[int] = field(default_factory=list)
     version: str = ""
+    reads: frozenset[str] = frozenset({PLAIN.dtype})
     transitions: deque[Transition] = field(default_factory=lambda: deque(maxlen=50))
 
     @property
     def polls(self) -> bool:
         """Whether the device asks for its requests instead of being called."""
         return self.port is None
+
+    def takes(self, form: Form) -> bool:
+        """Return whether the device can read vectors that are written so."""
+        return form.dtype in self.reads and (form.compression is None or form.compression in self.reads)
 
     @property
     def url(self) -> str:
@@ -190,6 +197,7 @@ class Registry:
             member.num_samples = registration.num_samples
             member.label_counts = registration.label_counts
         member.version = registration.version
+        member.reads = frozenset((*registration.dtypes, *registration.compressions))
         self.agreement = agreed
         return member
 

@@ -19,6 +19,7 @@ from parityfl.core.errors import UnfinishedError
 from parityfl.core.fairness import jsonable
 from parityfl.core.ledger import Ledger, RoundRecord, account
 from parityfl.core.optimizers import ServerOptimizer
+from parityfl.core.rounding import Carry, as_it_is
 from parityfl.core.rounds import Functional, Plan, Result, close_round, fairness_figures, plan_round
 from parityfl.core.selection import Selector
 from parityfl.core.types import FloatArray, IntArray, RoundContext, Step, Update, Vector, World
@@ -64,6 +65,7 @@ class RunSpec:
         max_idle_rounds: end the run after so many rounds in a row without a valid update.
         document: the resolved configuration with its versions and its hash.
         deadline: how long a round waits for replies.
+        carry: what happens to a vector on its way to the clients.
     """
 
     world: World
@@ -86,6 +88,7 @@ class RunSpec:
     max_idle_rounds: int
     document: Mapping[str, Any]
     deadline: Deadline = field(default_factory=Deadline)
+    carry: Carry = as_it_is
 
 
 async def run_rounds(
@@ -272,13 +275,20 @@ class _Run:
         return after
 
     def _task(self, plan: Plan, state: RunState) -> TrainTask:
+        """Return what the clients are asked, with all vectors as they arrive there."""
+        weights = self.spec.carry(state.weights)
+
+        def start(client: int) -> Vector:
+            model = self.spec.aggregator.start(state.aggregator, client, state.weights)
+            return weights if model is state.weights else self.spec.carry(model)
+
         return TrainTask(
             round=plan.round,
             time_s=plan.time_s,
             clients=plan.selection.clients,
-            weights=state.weights,
-            start=lambda client: self.spec.aggregator.start(state.aggregator, client, state.weights),
-            control=state.control,
+            weights=weights,
+            start=start,
+            control=None if state.control is None else self.spec.carry(state.control),
             memory_round=state.ledger.last_participated,
             deadline_s=self.spec.deadline.seconds(state.ledger),
         )

@@ -88,6 +88,7 @@ def build_spec(config: Config, world: World, layout: Layout, initial_weights: Ca
         trusts_latency=config.rounds.clock == "wall" or build_conditions(config).has_latency,
         max_idle_rounds=config.rounds.max_idle_rounds,
         deadline=config.rounds.build_deadline(),
+        carry=config.transport.build(),
         document=document(config),
     )
 

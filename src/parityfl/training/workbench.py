@@ -62,6 +62,7 @@ class Workbench:
         use_one_thread()
         self.config = config
         self._objective = config.objective.build()
+        self._carry = config.transport.build()
         self._lock = Lock()
         self.holdings = load_holdings(config, clients) if holdings is None else holdings
         self.num_samples, self.label_counts = self.holdings.num_samples, self.holdings.label_counts
@@ -134,7 +135,8 @@ class Workbench:
             proceed: called before each batch; what it raises is raised here.
 
         Returns:
-            The update, and what the client keeps for its next round, or None where its objective keeps nothing.
+            The update as it arrives (`transport.dtype`), and what the client keeps for its next round, or None where
+            its objective keeps nothing.
         """
         self._require_hosted(client)
         with self._lock:
@@ -169,12 +171,12 @@ class Workbench:
         loss_after, _ = self._measure(learned.weights, held)
         update = Update(
             client=client,
-            delta=net.to_vector(learned.weights - task.weights),
+            delta=self._carry(net.to_vector(learned.weights - task.weights)),
             num_samples=len(labels),
             train_loss=float(learned.train_loss),
             loss_before=loss_before,
             loss_after=loss_after,
-            control=None if learned.control is None else net.to_vector(learned.control),
+            control=None if learned.control is None else self._carry(net.to_vector(learned.control)),
             personal_accuracy=self._personal_accuracy(learned, held),
         )
         return update, None if learned.memory is None else net.to_vector(learned.memory)
@@ -229,12 +231,12 @@ class Workbench:
             (
                 Update(
                     client=client,
-                    delta=delta[row],
+                    delta=self._carry(delta[row]),
                     num_samples=sizes[row],
                     train_loss=float(learned.train_loss[row]),
                     loss_before=float(before[row]),
                     loss_after=float(after[row]),
-                    control=None if learned.control is None else learned.control[row].numpy(),
+                    control=None if learned.control is None else self._carry(learned.control[row].numpy()),
                     personal_accuracy=personal[row],
                 ),
                 None if learned.memory is None else learned.memory[row].numpy(),

@@ -14,20 +14,21 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, ParamSpec, TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
 from parityfl.core.errors import UnfinishedError
+from parityfl.core.types import Vector
 from parityfl.web.limits import because, declared_length
 from parityfl.web.problems import TooLargeError
 from parityfl.wire.aside import SMALL_BYTES
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 Content = bytearray | memoryview
@@ -94,6 +95,18 @@ class Bodies:
             content = await _into_file(pieces, self._folder)
         return Body(content, state.hexdigest())
 
+    def lay_aside(self, vector: Vector) -> Vector:
+        """Return a vector, one that is large as a copy in a file that waits there for its turn; for a thread.
+
+        Raises:
+            UnfinishedError: the disk is full.
+        """
+        if vector.nbytes <= SMALL_BYTES:
+            return vector
+        content = _on_disk(self._folder, partial(_written, vector, self._folder))
+        set_aside(content)
+        return np.frombuffer(content, dtype=vector.dtype)
+
 
 async def _checked(stream: AsyncIterable[bytes], limit: int, setting: str, state: blake3) -> AsyncIterable[bytes]:
     """Pass the pieces on, no more than `limit` bytes, and hash them."""
@@ -122,10 +135,16 @@ async def _into_buffer(pieces: AsyncIterable[bytes], buffer: memoryview) -> Cont
 
 
 async def _into_file(pieces: AsyncIterable[bytes], folder: Path | None) -> Content:
-    with await _on_disk(folder, lambda: TemporaryFile(dir=folder)) as file:
+    with await asyncio.to_thread(_on_disk, folder, lambda: TemporaryFile(dir=folder)) as file:
         async for chunk in pieces:
-            await _on_disk(folder, file.write, chunk)
-        return await _on_disk(folder, _mapped, file)
+            await asyncio.to_thread(_on_disk, folder, partial(file.write, chunk))
+        return await asyncio.to_thread(_on_disk, folder, partial(_mapped, file))
+
+
+def _written(vector: Vector, folder: Path | None) -> Content:
+    with TemporaryFile(dir=folder) as file:
+        file.write(vector.data)
+        return _mapped(file)
 
 
 def _mapped(file: IO[bytes]) -> Content:
@@ -133,10 +152,10 @@ def _mapped(file: IO[bytes]) -> Content:
     return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) if file.tell() else bytearray()
 
 
-async def _on_disk(folder: Path | None, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what `work` makes in a thread; raise `UnfinishedError` where the disk does not do it."""
+def _on_disk(folder: Path | None, work: Callable[[], T]) -> T:
+    """Return what `work` makes; raise `UnfinishedError` where the disk does not do it."""
     try:
-        return await asyncio.to_thread(work, *args, **kwargs)
+        return work()
     except OSError as error:
         where = folder or "the folder for temporary files (TMPDIR)"
         raise UnfinishedError(f"{where} cannot take a body that waits for its turn: {error.strerror}") from None

@@ -36,9 +36,14 @@ def content_digest(hexadecimal: str) -> str:
     return f"blake3=:{b64encode(bytes.fromhex(hexadecimal)).decode('ascii')}:"
 
 
+def is_known(header: str | None) -> bool:
+    """Return whether a header says what a body should be, by the digest that is known here."""
+    return header is not None and header.startswith("blake3=")
+
+
 def agrees(header: str | None, hexadecimal: str) -> bool:
     """Return whether a body with this digest is what its header says, or it says nothing that is known here."""
-    return header is None or not header.startswith("blake3=") or header == content_digest(hexadecimal)
+    return not is_known(header) or header == content_digest(hexadecimal)
 
 
 async def is_intact(header: str | None, body: bytes | bytearray) -> bool:

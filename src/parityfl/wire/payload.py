@@ -6,27 +6,39 @@ the model's named parameters under a prefix such as ``model.``, in the model's o
 vector, so that packing and unpacking need no copy and many documents can share them. The files open with any
 safetensors library; files that such a library wrote, with their tensors in another order, are read as well.
 
+Tensors are F32, or BF16 where both sides have agreed on it: they are read as float32 either way. A document may come
+compressed, as zstd frames (RFC 8878), which begin with four bytes that no document begins with.
+
 Everything is checked before anything is built: a document comes from somewhere else.
 """
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
+import zstandard
+from ml_dtypes import bfloat16
+from numpy.typing import DTypeLike
 from pydantic import BaseModel, ValidationError
 
 from parityfl.core.arrays import Layout
 from parityfl.core.errors import ParityflError, PayloadError, UnusableError
 from parityfl.core.types import Vector
+from parityfl.wire.schemas import Compression, Dtype
 
 METADATA_KEY = "parityfl"
 MAX_HEADER_BYTES = 4 * 2**20
 """More than any model of a few thousand named parameters needs."""
 CHUNK_BYTES = 2**20
+
+NUMBERS: Mapping[Dtype, DTypeLike] = {"F32": np.dtype("<f4"), "BF16": np.dtype(bfloat16)}
+"""What the bytes of a tensor are; bfloat16 lies as this machine has it, which is little-endian wherever torch runs."""
+ZSTD_LEVEL = 1
+"""Higher levels take longer and find nothing more in a model's numbers."""
 
 _LENGTH_BYTES = 8
 _ALIGNMENT = 8
@@ -59,22 +71,67 @@ class Payload:
             yield from (part[start : start + size] for start in range(0, len(part), size))
 
 
-def assemble(document: BaseModel, vectors: Mapping[str, Vector], layout: Layout) -> Payload:
-    """Return a document that refers to the bytes of `vectors`, which must not change before it is sent.
+@dataclass(frozen=True)
+class Form:
+    """How vectors are written.
+
+    Attributes:
+        dtype: what their numbers are; those that it cannot hold are rounded to the nearest.
+        compression: what is done to their bytes, and the rest of the document's; None for nothing.
+    """
+
+    dtype: Dtype = "F32"
+    compression: Compression | None = None
+
+
+PLAIN = Form()
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A vector as it is written, so that it is rounded and compressed once for all documents that carry it.
+
+    Attributes:
+        form: how.
+        size: how many numbers.
+        data: the bytes; where `form` is plain, the vector's own.
+    """
+
+    form: Form
+    size: int
+    data: memoryview
+
+
+def pack(vector: Vector, form: Form = PLAIN) -> Packed:
+    """Return a vector of shape (d,) as it is written; where `form` is plain its bytes must not change until sent."""
+    data = np.ascontiguousarray(vector, dtype=NUMBERS[form.dtype]).view(np.uint8).data
+    return Packed(form, len(vector), _compressed(data, form))
+
+
+def assemble(document: BaseModel, vectors: Mapping[str, Vector | Packed], layout: Layout) -> Payload:
+    """Return a document that refers to the bytes of `vectors`; see `pack`.
 
     Args:
         document: the message.
-        vectors: flat vectors of shape (d,) by their prefix, such as ``model``.
+        vectors: flat vectors of shape (d,) by their prefix, such as ``model``, all in one form.
         layout: the model's named parameters.
 
     Raises:
         PayloadError: a vector is not of shape (d,).
     """
-    for prefix, vector in vectors.items():
-        if vector.shape != (layout.size,):
-            raise PayloadError(f"{prefix} has shape {vector.shape}, the model needs ({layout.size},)")
-    header = _header(document.model_dump_json(), list(vectors), layout)
-    return Payload((memoryview(header), *map(_bytes_of, vectors.values())))
+    packed = {prefix: v if isinstance(v, Packed) else pack(v) for prefix, v in vectors.items()}
+    for prefix, vector in packed.items():
+        if vector.size != layout.size:
+            raise PayloadError(f"{prefix} has {vector.size} numbers, the model needs {layout.size}")
+    (form,) = {vector.form for vector in packed.values()} or {PLAIN}
+    header = _header(document.model_dump_json(), list(packed), layout, form.dtype)
+    return Payload((_compressed(memoryview(header), form), *(vector.data for vector in packed.values())))
+
+
+def _compressed(data: memoryview, form: Form) -> memoryview:
+    if form.compression is None:
+        return data
+    return memoryview(zstandard.ZstdCompressor(ZSTD_LEVEL).compress(data))
 
 
 def max_bytes(layout: Layout, vectors: int) -> int:
@@ -92,7 +149,8 @@ def unpack(
 ) -> tuple[M, dict[str, Vector]]:
     """Return the message and the vectors of a document, by prefix.
 
-    A vector whose tensors lie in the model's order is a view of `data`, read-only if `data` is.
+    A vector of F32 tensors that lie in the model's order is a view of `data` if that is not compressed, read-only if
+    `data` is.
 
     Args:
         data: the whole document.
@@ -105,6 +163,7 @@ def unpack(
         PayloadError: anything else than such a document, with the reason.
     """
     limit = max_bytes(layout, len(required) + len(optional))
+    data = _expanded(data, limit)
     if len(data) > limit:
         raise PayloadError(f"the document has {len(data)} bytes, at most {limit} are taken for this model")
     header, body = _split(data)
@@ -136,20 +195,36 @@ def layout_in(data: Buffer, prefix: str = "model") -> Layout:
     return Layout(tuple(name.removeprefix(f"{prefix}.") for name in names), tuple(tensor.shape for tensor in tensors))
 
 
-def _header(text: str, prefixes: list[str], layout: Layout) -> bytes:
+def _header(text: str, prefixes: list[str], layout: Layout, dtype: Dtype) -> bytes:
     entries: dict[str, Any] = {"__metadata__": {METADATA_KEY: text}}
+    width = _width(dtype)
     for number, prefix in enumerate(prefixes):
-        base = 4 * layout.size * number
+        base = width * layout.size * number
         for name, shape, (start, stop) in zip(layout.names, layout.shapes, pairwise(layout.offsets), strict=True):
-            offsets = [base + 4 * start, base + 4 * stop]
-            entries[f"{prefix}.{name}"] = {"dtype": "F32", "shape": list(shape), "data_offsets": offsets}
+            offsets = [base + width * start, base + width * stop]
+            entries[f"{prefix}.{name}"] = {"dtype": dtype, "shape": list(shape), "data_offsets": offsets}
     encoded = json.dumps(entries, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % _ALIGNMENT)
     return len(encoded).to_bytes(_LENGTH_BYTES, "little") + encoded
 
 
-def _bytes_of(vector: Vector) -> memoryview:
-    return np.ascontiguousarray(vector, dtype="<f4").view(np.uint8).data
+def _width(dtype: Dtype) -> int:
+    """Return how many bytes a number has."""
+    return np.dtype(NUMBERS[dtype]).itemsize
+
+
+def _expanded(data: Buffer, limit: int) -> Buffer:
+    """Return a document that came compressed, never more of it than one byte beyond `limit`; any other as it is."""
+    if bytes(data[: len(zstandard.FRAME_HEADER)]) != zstandard.FRAME_HEADER:
+        return data
+    expanded = bytearray()
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as frames:
+            while len(expanded) <= limit and (piece := frames.read(min(CHUNK_BYTES, limit + 1 - len(expanded)))):
+                expanded += piece
+    except zstandard.ZstdError as error:
+        raise PayloadError(f"the document is compressed and cannot be expanded: {_line(error)}") from None
+    return expanded
 
 
 def _split(data: Buffer) -> tuple[dict[str, Any], memoryview]:
@@ -200,6 +275,7 @@ class _Tensor:
     """Where one tensor lies in the body: bytes `start` to `stop`."""
 
     name: str
+    dtype: Dtype
     shape: tuple[int, ...]
     start: int
     stop: int
@@ -209,14 +285,18 @@ class _Tensor:
         """Check an entry of the header by itself."""
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
             raise PayloadError(f"tensor {name!r:.80} needs dtype, shape and data_offsets, and nothing else")
-        shape, offsets = entry["shape"], entry["data_offsets"]
-        if entry["dtype"] != "F32":
-            raise PayloadError(f"tensor {name!r:.80} has dtype {entry['dtype']!r:.20}: only F32 is taken")
+        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if dtype not in get_args(Dtype):
+            raise PayloadError(f"tensor {name!r:.80} has dtype {dtype!r:.20}: only F32 and BF16 are taken")
         if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
             raise PayloadError(f"tensor {name!r:.80} has a shape or offsets that are no numbers from 0")
-        if offsets[1] - offsets[0] != 4 * prod(shape):
+        if offsets[1] - offsets[0] != _width(dtype) * prod(shape):
             raise PayloadError(f"tensor {name!r:.80} does not have as many bytes as its shape needs")
-        return _Tensor(name, tuple(shape), offsets[0], offsets[1])
+        return _Tensor(name, dtype, tuple(shape), offsets[0], offsets[1])
+
+    def read_from(self, body: memoryview) -> Vector:
+        """Return its numbers as float32, flat; a view where they are that already."""
+        return np.frombuffer(body[self.start : self.stop], dtype=NUMBERS[self.dtype]).astype(np.float32, copy=False)
 
 
 def _are_sizes(value: Any) -> bool:
@@ -258,17 +338,18 @@ def _vector(prefix: str, tensors: Mapping[str, _Tensor], body: memoryview, layou
 
 
 def _in_order(tensors: list[_Tensor]) -> bool:
-    return all(before.stop == after.start for before, after in pairwise(tensors))
+    return all(before.stop == after.start and before.dtype == after.dtype for before, after in pairwise(tensors))
 
 
 def _contiguous(tensors: list[_Tensor], body: memoryview) -> Vector:
-    start, stop = (tensors[0].start, tensors[-1].stop) if tensors else (0, 0)
-    return np.frombuffer(body[start:stop], dtype="<f4").astype(np.float32, copy=False)
+    if not tensors:
+        return np.empty(0, dtype=np.float32)
+    return replace(tensors[0], stop=tensors[-1].stop).read_from(body)
 
 
 def _gathered(tensors: list[_Tensor], body: memoryview, layout: Layout) -> Vector:
-    arrays = (np.frombuffer(body[t.start : t.stop], dtype="<f4").reshape(t.shape) for t in tensors)
-    return layout.flatten({name: array.astype(np.float32) for name, array in zip(layout.names, arrays, strict=True)})
+    arrays = (tensor.read_from(body).reshape(tensor.shape) for tensor in tensors)
+    return layout.flatten(dict(zip(layout.names, arrays, strict=True)))
 
 
 def _line(error: Exception) -> str:

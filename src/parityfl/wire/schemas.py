@@ -19,6 +19,10 @@ WORK_ID = "Parityfl-Work"
 WORK_PATH = "Parityfl-Path"
 """The header that says which of the client's endpoints that request is for."""
 
+Dtype = Literal["F32", "BF16"]
+"""How safetensors names what a tensor's numbers are."""
+Compression = Literal["zstd"]
+
 MAX_LABELS = 10_000
 MAX_DEVICES = 10_000
 
@@ -129,6 +133,10 @@ class Registration(Message):
     layout_hash: Sha256 | None = Field(None, description="SHA-256 of its model's parameter names and shapes.")
     version: str = Field("", max_length=64, description="The device's version of parityfl.")
     tls: bool = Field(False, description="Whether the device is to be called with https.")
+    dtypes: list[Dtype] = Field(["F32"], max_length=8, description="What tensors it takes, and can answer with.")
+    compressions: list[Compression] = Field(
+        [], max_length=8, description="What compression of documents it takes, and can answer with."
+    )
     process_key: PublicKey | None = Field(
         None, description="The key with which the device's process signs; needed where the coordinator asks for proofs."
     )
@@ -187,6 +195,8 @@ class TrainRequest(Message):
     deadline_s: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="Seconds from now until nobody waits for the reply any more."
     )
+    dtype: Dtype = Field("F32", description="What the reply's tensors are to be.")
+    compression: Compression | None = Field(None, description="How the reply's document is to be compressed, or null.")
 
 
 class TrainReply(Message):

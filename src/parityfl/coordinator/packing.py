@@ -1,0 +1,56 @@
+"""A round's vectors as they are written, once for all the documents that carry them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from parityfl.core.arrays import model_hash
+from parityfl.core.types import Vector
+from parityfl.engine.fleet import TrainTask
+from parityfl.wire.payload import PLAIN, Form, Packed, pack
+
+Forms = Mapping[Form, Packed]
+"""A vector in the form that is wanted, and plainly for who cannot read that."""
+
+
+def pack_both(vector: Vector, form: Form) -> Forms:
+    """Return a vector, as it is to arrive, in `form` and plainly."""
+    return {PLAIN: pack(vector), form: pack(vector, form)}
+
+
+@dataclass(frozen=True)
+class PackedModel:
+    """A model as it is written.
+
+    Attributes:
+        forms: its parameters.
+        digest: its hash.
+    """
+
+    forms: Forms
+    digest: str
+
+    @staticmethod
+    def of(vector: Vector, form: Form) -> PackedModel:
+        """Pack and hash a model, as it is to arrive."""
+        return PackedModel(pack_both(vector, form), model_hash(vector))
+
+
+@dataclass(frozen=True)
+class PackedTask:
+    """What all documents of a round carry.
+
+    Attributes:
+        model: the global model.
+        control: the server's control variate, or None.
+    """
+
+    model: PackedModel
+    control: Forms | None
+
+    @staticmethod
+    def of(task: TrainTask, form: Form) -> PackedTask:
+        """Pack what a round asks."""
+        control = None if task.control is None else pack_both(task.control, form)
+        return PackedTask(PackedModel.of(task.weights, form), control)

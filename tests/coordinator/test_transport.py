@@ -1,0 +1,93 @@
+"""How vectors travel is agreed with each device: what it cannot read it is not sent, and arrives all the same."""
+
+from typing import Any
+
+import numpy as np
+from fakes import FakeDevice, answer, fleet_of, replies, task
+from fastapi.responses import Response
+
+from network import LAYOUT, SAMPLES, run, small_config
+from parityfl.coordinator.registry import Registry
+from parityfl.core.rounding import to_bfloat16
+from parityfl.core.types import Vector
+from parityfl.wire.payload import Form, assemble, pack
+from parityfl.wire.schemas import Compression, Dtype, Registration, TrainReply, TrainRequest
+
+ODD = np.array([1.001, -2.003, 3.0007], dtype=np.float32)
+"""Numbers that bfloat16 does not hold."""
+ROUNDED = to_bfloat16(ODD)
+ZSTD = b"\x28\xb5\x2f\xfd"
+
+
+def config(**transport: Any) -> Any:
+    return small_config(rounds={"clock": "wall", "grace_s": 0, "heartbeat_s": 0.2}, transport=transport)
+
+
+def reads(registry: Registry, name: str, dtypes: list[Dtype], compressions: list[Compression]) -> None:
+    """Register a device again, with what it can read."""
+    member = registry.get(name)
+    assert member is not None
+    own = Registration(
+        device_id=name, port=member.port, num_samples=SAMPLES[0], dtypes=dtypes, compressions=compressions
+    )
+    registry.register(own, "127.0.0.1")
+
+
+async def as_asked(device: FakeDevice, asked: TrainRequest, vectors: dict[str, Vector]) -> Response:
+    """Answer in the form that was asked for."""
+    reply = TrainReply(
+        device_id=device.name,
+        round=asked.round,
+        num_samples=1,
+        train_loss=0.5,
+        loss_before=1.0,
+        loss_after=0.5,
+        model_hash=asked.model_hash,
+        train_s=0.0,
+    )
+    return Response(bytes(assemble(reply, {"model": pack(ODD, Form(asked.dtype, asked.compression))}, LAYOUT)))
+
+
+async def plainly(device: FakeDevice, asked: TrainRequest, vectors: dict[str, Vector]) -> Response:
+    """Answer with float32 numbers, not rounded."""
+    return answer(device, asked, ODD)
+
+
+def test_a_device_that_reads_it_is_sent_it_and_answers_so() -> None:
+    async def main() -> None:
+        async with fleet_of(config(dtype="bf16", compression="zstd"), as_asked) as (fleet, (fake,)):
+            reads(fleet.registry, "h0", ["F32", "BF16"], ["zstd"])
+            (reply,) = await replies(fleet, task(0, weights=ROUNDED, start=lambda client: ROUNDED))
+            assert fake.bodies[0].startswith(ZSTD)
+            assert (fake.asked[0].dtype, fake.asked[0].compression) == ("BF16", "zstd")
+            np.testing.assert_array_equal(fake.received[0]["model"], ROUNDED)
+            assert reply.update is not None
+            np.testing.assert_array_equal(reply.update.delta, ROUNDED)
+
+    run(main())
+
+
+def test_one_that_does_not_is_sent_float32_and_its_update_is_rounded_here() -> None:
+    async def main() -> None:
+        async with fleet_of(config(dtype="bf16", compression="zstd"), plainly) as (fleet, (fake,)):
+            reads(fleet.registry, "h0", ["F32", "BF16"], [])
+            (reply,) = await replies(fleet, task(0, weights=ROUNDED, start=lambda client: ROUNDED))
+            assert not fake.bodies[0].startswith(ZSTD)
+            assert (fake.asked[0].dtype, fake.asked[0].compression) == ("F32", None)
+            np.testing.assert_array_equal(fake.received[0]["model"], ROUNDED)
+            assert reply.update is not None
+            np.testing.assert_array_equal(reply.update.delta, ROUNDED)
+
+    run(main())
+
+
+def test_float32_travels_as_it_is_to_who_could_read_more() -> None:
+    async def main() -> None:
+        async with fleet_of(config(), as_asked) as (fleet, (fake,)):
+            reads(fleet.registry, "h0", ["F32", "BF16"], ["zstd"])
+            (reply,) = await replies(fleet, task(0, weights=ODD, start=lambda client: ODD))
+            np.testing.assert_array_equal(fake.received[0]["model"], ODD)
+            assert reply.update is not None
+            np.testing.assert_array_equal(reply.update.delta, ODD)
+
+    run(main())
