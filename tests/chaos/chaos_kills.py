@@ -295,7 +295,7 @@ def http_kills(folder: Path, count: int, seed: int) -> Tally:
     """Kill processes of the http engine so many times, over all methods and victims in turn."""
     kills, tally, number = HttpKills(folder, np.random.default_rng(seed)), Tally(), 0
     while tally.kills < count:
-        method = ("mifa", "ditto", "scaffold")[number // len(VICTIMS) % 3]
+        method = ("ditto", "mifa", "scaffold")[number // len(VICTIMS) % 3]
         kills.kill(method, VICTIMS[number % len(VICTIMS)], number, tally)
         number += 1
     return tally

@@ -275,6 +275,18 @@ def test_a_coordinator_that_refuses_is_a_mistake_in_the_call(answer: Response, m
     run(main())
 
 
+@pytest.mark.parametrize("status", [408, 503])
+def test_an_error_that_passes_is_waited_for(status: int) -> None:
+    async def main() -> None:
+        coordinator = FakeCoordinator(answer=problem(status, "later"))
+        async with member("h0", coordinator=coordinator) as rig:
+            await until(lambda: coordinator.registrations)
+            coordinator.answer = None
+            await rig.is_loaded()
+
+    run(main())
+
+
 def test_a_configuration_that_is_not_understood_is_a_mistake() -> None:
     async def main() -> None:
         coordinator = FakeCoordinator()

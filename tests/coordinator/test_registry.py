@@ -143,6 +143,31 @@ def test_silence_makes_suspect_then_lost_and_a_report_brings_back() -> None:
     assert 1.6 <= at["lost"] <= 1.6 + 1 / LOOKS + 1e-6
 
 
+def test_every_change_of_state_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Those that an operator should see as warnings, the usual ones for who asks for all."""
+    caplog.set_level("DEBUG")
+    clock = Clock(0.0)
+    who = registry(clock)
+    enter(who, "h0")
+    report(who, "h0")
+    report(who, "h0", training=1)
+    report(who, "h0", available=False)
+    wait(who, clock, 1.7)
+    enter(who, "h0", port=6000)
+    report(who, "h0")
+    who.dismiss("h0")
+    who.bar(["h0"])
+    logged = [(record.levelname, record.message.partition(" (")[0]) for record in caplog.records]
+    changes = [t for t in who.at(0).transitions if t.before is not None]
+    warned = {"suspect", "lost"}
+    assert logged[1:] == [
+        ("WARNING" if t.after in warned else "DEBUG", f"h0: {t.before} -> {t.after}") for t in changes
+    ]
+    assert logged[0] == ("INFO", "h0 registered as client 0, at http://127.0.0.1:5000")
+    states = ["available", "training", "away", "suspect", "lost", "rejoined", "available", "left", "revoked"]
+    assert [t.after for t in changes] == states
+
+
 def test_a_loss_is_noticed_within_two_heartbeats_and_a_report_may_be_one_late() -> None:
     """The last report may have come just after a look, and the look that notices is one after the threshold."""
     assert LOST_AFTER + 1 / LOOKS < 2

@@ -16,6 +16,7 @@ from parityfl.core.selection import selector
 from parityfl.engine.folder import RunFolder
 from parityfl.engine.tables import CLIENT_COLUMNS, ROUND_COLUMNS
 from parityfl.experiments.run import execute
+from parityfl.reporting.report import write_report
 
 SHARED = Path(__file__).parents[3] / "shared"
 SMALL = ["--clients", "6", "--per-round", "3", "--rounds", "4", "--seed", "3", "--set", "engine.processes=2"]
@@ -80,6 +81,29 @@ def test_engines_agree_on_a_real_trace(tmp_path: Path) -> None:
         pytest.skip("the real trace is not here")
     chosen = ["--availability", "trace", "--set", f"availability.path={trace}", "--clients", "30", "--rounds", "6"]
     assert_same(run(tmp_path / "local", *chosen), run(tmp_path / "http", *chosen, "--engine", "http"))
+
+
+def test_more_may_be_asked_than_are_waited_for_and_who_pays_for_it_is_reported(tmp_path: Path) -> None:
+    """1.5 x 2 = 3 of 6 are asked and the first 2 wanted: one a round is late, and who is slow is so for good."""
+    rounds = {"count": 12, "over_select": 1.5, "quorum": 2}
+    execute(
+        Config(
+            method="fedavg",
+            population={"clients": 6, "per_round": 2},
+            availability={"name": "always"},
+            rounds=rounds,
+            latency={"median_s": 10.0, "spread": 1.0},
+        ),
+        tmp_path / "run",
+    )
+    with (tmp_path / "run" / "rounds.csv").open() as handle:
+        counts = [(r["num_selected"], r["num_participated"], r["num_late"]) for r in csv.DictReader(handle)]
+    assert counts == [("3", "2", "1")] * 12
+    with (tmp_path / "run" / "shortfall.csv").open() as handle:
+        late = {row["client_id"]: int(row["late"]) for row in csv.DictReader(handle)}
+    assert sum(late.values()) == 12
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "The deadline or the quorum shuts them out" in page
 
 
 @pytest.mark.parametrize("goal", objective.names())

@@ -141,27 +141,28 @@ def test_trusting_a_key_again_forgets_nothing() -> None:
 def test_a_registration_is_proved_by_credential_and_token() -> None:
     device, party = KeyPair.new(), Party()
     proof = sign_registration(device, TOKEN, party, "nonce", BODY)
-    text = registration_text("nonce", proof.counter, BODY)
+    text = registration_text(proof)
     require_signature(device.public, text, proof.signature)
     assert TOKEN.proves(text, proof.token)
     assert not Token("another token of some length").proves(text, proof.token)
-    assert not TOKEN.proves(registration_text("another nonce", proof.counter, BODY), proof.token)
+    assert not TOKEN.proves(registration_text(proof.model_copy(update={"nonce": "another"})), proof.token)
     assert not TOKEN.proves(text, None)
 
 
 def test_a_confirmation_needs_the_token_or_a_known_key() -> None:
     coordinator, stranger = KeyPair.new(), KeyPair.new()
     request = sign_registration(KeyPair.new(), TOKEN, Party(), "nonce", BODY)
-    genuine = confirm_registration(coordinator, TOKEN, request, OTHER)
-    check_confirmation(request, genuine, OTHER, TOKEN, [])
-    check_confirmation(request, genuine, OTHER, None, [coordinator.public])
+    genuine = confirm_registration(coordinator, TOKEN, request, 200, OTHER)
+    check_confirmation(request, genuine, 200, OTHER, token=TOKEN, known=[])
+    check_confirmation(request, genuine, 200, OTHER, token=None, known=[coordinator.public])
     with pytest.raises(ProofError, match="join token"):
-        check_confirmation(request, genuine, OTHER, None, [])
-    guessed = confirm_registration(stranger, Token("a guess of some length"), request, OTHER)
+        check_confirmation(request, genuine, 200, OTHER, token=None, known=[])
+    guessed = confirm_registration(stranger, Token("a guess of some length"), request, 200, OTHER)
     with pytest.raises(ProofError, match="join token"):
-        check_confirmation(request, guessed, OTHER, TOKEN, [coordinator.public])
-    with pytest.raises(ProofError, match="does not fit"):
-        check_confirmation(request, genuine, BODY, TOKEN, [])
+        check_confirmation(request, guessed, 200, OTHER, token=TOKEN, known=[coordinator.public])
+    for status, body in ((200, BODY), (410, OTHER)):
+        with pytest.raises(ProofError, match="does not fit"):
+            check_confirmation(request, genuine, status, body, token=TOKEN, known=[])
 
 
 @given(st.lists(st.integers(0, 3 * WINDOW), max_size=60), st.integers(0, WINDOW))

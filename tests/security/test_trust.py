@@ -41,7 +41,12 @@ class Rig:
     """A coordinator whose rounds are what a test does with its fleet."""
 
     def __init__(
-        self, folder: Path, token: Token | None = TOKEN, operator: Token | None = None, **sections: Any
+        self,
+        folder: Path,
+        token: Token | None = TOKEN,
+        operator: Token | None = None,
+        keep_serving: bool = False,
+        **sections: Any,
     ) -> None:
         self.folder = folder
         self.listening = bind("127.0.0.1", 0)
@@ -51,7 +56,7 @@ class Rig:
         rounds = {"clock": "wall", "heartbeat_s": 0.1, "train_timeout_s": 20.0, **sections.pop("rounds", {})}
         self.config = small_config(rounds=rounds, **sections)
         trust = Trust(token, operator)
-        service = Service(min_clients=1, run_id=RUN, trust=trust, folder=folder)
+        service = Service(min_clients=1, run_id=RUN, trust=trust, folder=folder, keep_serving=keep_serving)
         self.serving = asyncio.create_task(serve(self.config, LAYOUT, self._drive, self.listening, service))
         self.http = httpx.AsyncClient(base_url=self.url)
 
@@ -153,12 +158,16 @@ def test_nothing_secret_is_kept_by_the_coordinator_or_logged(tmp_path: Path, cap
         assert secret not in kept
 
 
-@pytest.mark.parametrize("token", [None, OTHER])
-def test_a_device_that_does_not_know_the_token_is_refused(token: Token | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("token", "patience_s"), [(None, 20), (OTHER, 0.3)])
+def test_a_device_that_does_not_know_the_token_is_refused(
+    token: Token | None, patience_s: float, tmp_path: Path
+) -> None:
+    """One with another token cannot know that this is the coordinator: it asks again for as long as it may."""
+
     async def main() -> None:
         async with rig_in(tmp_path) as rig:
             with pytest.raises(FleetError, match="does not prove that it knows the join token"):
-                await rig.devices("h0", token=token)
+                await rig.devices("h0", token=token, patience_s=patience_s)
             assert await rig.state("h0") == ""
 
     run(main())
@@ -197,7 +206,8 @@ def test_a_stranger_gets_a_device_to_do_nothing(tmp_path: Path) -> None:
                 assert_problem(await http.post(path, content=document, headers={HEADER: "{}"}), 401, "no proof")
             assert_problem(await http.get("/initial"), 401)
             assert (await http.get("/health")).status_code == 200
-            await http.post("/train", content=document, auth=Identity(TOKEN))
+            with pytest.raises(httpx.LocalProtocolError, match="no coordinator has taken these devices yet"):
+                await http.post("/train", content=document, auth=Identity(TOKEN))
         await rig.finish(devices)
 
     run(main())
@@ -412,9 +422,13 @@ def test_a_forged_error_is_no_answer_of_a_live_device(tmp_path: Path) -> None:
     run(main())
 
 
+Alter = Callable[[httpx.Response], Mapping[str, str] | Response]
+"""Returns headers to add to an answer or to change in it, or another answer."""
+
+
 @asynccontextmanager
-async def between(url: str, alter: Callable[[httpx.Response], Mapping[str, str]]) -> AsyncIterator[str]:
-    """Stand between devices and their coordinator at `url`, pass all on, and add to or change headers of answers."""
+async def between(url: str, alter: Alter) -> AsyncIterator[str]:
+    """Stand between devices and their coordinator at `url`, pass all on, and alter what is answered."""
     app = FastAPI()
 
     @app.post("/{path:path}")
@@ -423,8 +437,11 @@ async def between(url: str, alter: Callable[[httpx.Response], Mapping[str, str]]
         body, query = await request.body(), request.url.query
         async with httpx.AsyncClient() as http:
             answer = await http.post(f"{url}/{path}{'?' if query else ''}{query}", content=body, headers=headers)
+        altered = alter(answer)
+        if isinstance(altered, Response):
+            return altered
         kept = {k: v for k, v in answer.headers.items() if k not in {"content-length", "date"}}
-        return Response(answer.content, answer.status_code, {**kept, **alter(answer)})
+        return Response(answer.content, answer.status_code, {**kept, **altered})
 
     async with served(app) as http:
         yield str(http.base_url).rstrip("/")
@@ -449,6 +466,92 @@ def test_a_device_that_polls_does_only_what_the_coordinator_has_named(tmp_path: 
             [reply] = await replies(fleet, task(0))
             assert reply.outcome is Outcome.COMPLETED
             assert altered == ["/train"]
+            await rig.finish(devices)
+
+    run(main())
+
+
+FORGED = (401, 404, 409, 410, 413)
+"""Errors upon which a device would do something else than ask again."""
+
+
+@pytest.mark.parametrize("path", ["/register", "/status_update", "/work", "/result"])
+def test_a_forged_error_of_the_coordinator_moves_no_device(tmp_path: Path, path: str) -> None:
+    """It asks again, though the coordinator has heard it."""
+    due, passed = list(FORGED), list[int]()
+
+    def alter(answer: httpx.Response) -> Mapping[str, str] | Response:
+        if answer.request.url.path.endswith(path):
+            if due:
+                return problem(due.pop(0), "the run is over", {NONCE_HEADER: "a nonce of nobody"})
+            passed.append(answer.status_code)
+        return {}
+
+    async def main() -> None:
+        rig = Rig(tmp_path)
+        async with between(rig.url, alter) as rig.url:
+            devices = rig.devices("h0", pull=True, state=tmp_path / "state")
+            fleet = await rig.ready("h0")
+            [reply] = await replies(fleet, task(0))
+            assert reply.outcome is Outcome.COMPLETED
+            await until(lambda: passed)
+            assert not devices.done()
+            await rig.finish(devices)
+
+    run(main())
+
+
+def test_an_error_that_was_altered_is_no_error_of_the_coordinator(tmp_path: Path) -> None:
+    """Its status is signed too: a refusal cannot be made the news that the run is over, nor repeated to another."""
+    kept: dict[str, str] = {}
+
+    def alter(answer: httpx.Response) -> Mapping[str, str] | Response:
+        if answer.status_code != 409:
+            return {}
+        kept.update({HEADER: answer.headers[HEADER]})
+        return Response(answer.content, 410, kept)
+
+    async def main() -> None:
+        async with rig_in(tmp_path, rounds={"clock": "virtual"}) as rig, between(rig.url, alter) as rig.url:
+            with pytest.raises(FleetError, match=r"no coordinator at .*does not fit; it answers 410: .*no client of"):
+                await rig.devices("stranger", patience_s=0)
+            assert kept
+
+    run(main())
+
+
+def test_what_the_coordinator_itself_refuses_counts_at_once(tmp_path: Path) -> None:
+    """It signs that there is no place for a device, or that the run is over: the one is an error, the other is not."""
+
+    async def main() -> None:
+        async with rig_in(tmp_path, rounds={"clock": "virtual"}, keep_serving=True) as rig:
+            with pytest.raises(FleetError, match=r"refuses: .*no client of this experiment"):
+                await rig.devices("stranger")
+            devices = rig.devices("h0", state=tmp_path / "state")
+            await rig.ready("h0")
+            rig.done.set()
+            await devices
+            await rig.devices("h1")
+            await rig.devices("h0", state=tmp_path / "state", token=None)
+
+    run(main())
+
+
+def test_a_device_that_was_a_member_wants_proof_also_without_the_token(tmp_path: Path) -> None:
+    """It is started again with its credential only, and told that the run is over: it knows the coordinator's key."""
+
+    async def main() -> None:
+        rig = Rig(tmp_path)
+        assert (await register(rig.http, "h0", Identity(TOKEN, tmp_path / "state"))).status_code == 200
+        due = [410, 410]
+
+        def alter(answer: httpx.Response) -> Mapping[str, str] | Response:
+            return problem(due.pop(), "the run is over") if due else {}
+
+        async with between(rig.url, alter) as rig.url:
+            devices = rig.devices("h0", token=None, state=tmp_path / "state")
+            await rig.ready("h0")
+            assert not due
             await rig.finish(devices)
 
     run(main())
@@ -549,7 +652,8 @@ def test_a_registration_is_refused_without_a_nonce_of_this_coordinator(tmp_path:
 
     async def main() -> None:
         async with rig_in(tmp_path) as rig:
-            assert_problem(await _registered(rig, forge), 401, NONCE_HEADER)
+            with pytest.raises(httpx.RemoteProtocolError, match=f"it answers 401: .*{NONCE_HEADER}"):
+                await _registered(rig, forge)
             assert await rig.state("h0") == ""
 
     run(main())

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from parityfl.core.errors import FolderError
 from parityfl.web.access import target_of
-from parityfl.web.problems import ProblemError
+from parityfl.web.problems import ProblemError, detail_of
 from parityfl.web.secrets import JOIN_TOKEN, write_secret
 from parityfl.wire.digests import digest, digest_of
 from parityfl.wire.signing import (
@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 REGISTER = "/register"
 KNOWN = 16
 """How many coordinators a device remembers."""
+SAID = 500
+"""How many characters are shown of what somebody says who proves nothing."""
 
 
 @dataclass
@@ -91,7 +93,10 @@ class Credential:
 class Identity(httpx.Auth):
     """Proves the devices to the coordinator, in every request that an `httpx` client with this `auth` sends.
 
-    An answer that does not prove to be the coordinator's is as good as none: it raises `httpx.RemoteProtocolError`.
+    An answer that does not prove to be the coordinator's is as good as none, also if it is an error: it raises
+    `httpx.RemoteProtocolError`. Only a 401 counts as it is, once the devices have joined: it says that the coordinator
+    does not know them (any more), and to register again proves both.
+
     What the coordinator asks of the devices is checked with `identify`, and answered with the headers of `prove`.
 
     Args:
@@ -161,25 +166,30 @@ class Identity(httpx.Auth):
         return self.prove(proof, digest_of([answer.body]), answer.status_code)
 
     async def _ask(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        coordinator = self._coordinator
-        if coordinator is None:
+        if not self.asks:
             yield request
             return
+        coordinator = self._coordinator
+        if coordinator is None:
+            raise httpx.LocalProtocolError("no coordinator has taken these devices yet", request=request)
         body = await digest(await request.aread())
         proof = self._party.sign(coordinator, request.method, request.url.raw_path.decode("ascii"), body)
         request.headers[HEADER] = proof.written()
         response = yield request
-        if response.is_success:
+        if response.status_code != httpx.codes.UNAUTHORIZED:
             try:
                 answer = Proof.read(response.headers.get(HEADER))
                 content = await digest(await response.aread())
                 require_body(answer, content)
                 check_answer(proof, coordinator, answer, response.status_code, content, headers=response.headers)
             except ProofError as error:
-                raise _unproved(error, request) from None
+                raise await _unproved(error, response) from None
 
     async def _register(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Register with the nonce of the latest answer, and again with that of this one if it was too old."""
+        """Register with the nonce of the latest answer, and again with that of this one if it was too old.
+
+        A refusal must be proved where a coordinator can: by the join token, or by a key that the device knows.
+        """
         content = await request.aread()
         name, body = json.loads(content)["device_id"], await digest(content)
         nonce, self._nonce = self._nonce, None
@@ -189,11 +199,13 @@ class Identity(httpx.Auth):
             proof = self._sign(request, name, response.headers[NONCE_HEADER], body)
             response = yield request
         self._nonce = response.headers.get(NONCE_HEADER)
-        if response.is_success:
-            try:
+        try:
+            if response.is_success:
                 await self._believe(name, proof, response)
-            except ProofError as error:
-                raise _unproved(error, request) from None
+            elif self.asks or self._has_joined(name):
+                await self._check(name, proof, response)
+        except ProofError as error:
+            raise await _unproved(error, response) from None
 
     def _sign(self, request: httpx.Request, device_id: str, nonce: str, body: str) -> Proof:
         proof = sign_registration(self._credential(device_id).pair, self._token, self._party, nonce, body)
@@ -202,9 +214,17 @@ class Identity(httpx.Auth):
 
     def _credential(self, device_id: str) -> Credential:
         if device_id not in self._credentials:
-            path = None if self._folder is None else self._folder / f"{device_id}.json"
-            self._credentials[device_id] = Credential.open(path)
+            self._credentials[device_id] = Credential.open(self._path(device_id))
         return self._credentials[device_id]
+
+    def _path(self, device_id: str) -> Path | None:
+        return None if self._folder is None else self._folder / f"{device_id}.json"
+
+    def _has_joined(self, device_id: str) -> bool:
+        """Return whether a coordinator has ever proved itself to the device."""
+        path = self._path(device_id)
+        kept = device_id in self._credentials or (path is not None and path.exists())
+        return kept and bool(self._credential(device_id).known)
 
     async def _believe(self, device_id: str, proof: Proof | None, response: httpx.Response) -> None:
         """Take a coordinator for the one that admitted the device, once it has proved it."""
@@ -212,18 +232,28 @@ class Identity(httpx.Auth):
             if self.asks:
                 raise ProofError(f"it serves without credentials: serve with {JOIN_TOKEN}, or start this without")
             return
-        credential = self._credential(device_id)
-        confirmation = Proof.read(response.headers.get(HEADER))
-        content = await digest(await response.aread())
-        require_body(confirmation, content)
-        check_confirmation(proof, confirmation, content, self._token, credential.known)
+        coordinator = await self._check(device_id, proof, response)
         session = json.loads(response.content).get("session_key")
         if not isinstance(session, str):
             raise ProofError("it names no key")
-        credential.remember(confirmation.key)
+        self._credential(device_id).remember(coordinator)
         self._coordinator = session
         self._party.trust(session)
         self._party.trust_only([session])
+
+    async def _check(self, device_id: str, proof: Proof | None, response: httpx.Response) -> str:
+        """Require that the answer to a registration is a coordinator's; return the coordinator's key.
+
+        That it does not know the device, nobody can prove: a proof of the join token may have been cut out on the way.
+        """
+        if proof is None or response.status_code == httpx.codes.UNAUTHORIZED:
+            raise ProofError("nothing proves that it is from a coordinator of these devices")
+        confirmation = Proof.read(response.headers.get(HEADER))
+        content = await digest(await response.aread())
+        require_body(confirmation, content)
+        known = self._credential(device_id).known
+        check_confirmation(proof, confirmation, response.status_code, content, token=self._token, known=known)
+        return confirmation.key
 
 
 def _stranger(error: ProofError) -> ProblemError:
@@ -231,7 +261,11 @@ def _stranger(error: ProofError) -> ProblemError:
     return ProblemError(401, detail, {"WWW-Authenticate": "Parityfl"})
 
 
-def _unproved(error: ProofError, request: httpx.Request) -> httpx.RemoteProtocolError:
-    reason = f"what answers is not the coordinator that these devices trust: {error}"
-    log.warning("%s: %s", request.url, reason)
-    return httpx.RemoteProtocolError(reason, request=request)
+async def _unproved(error: ProofError, response: httpx.Response) -> httpx.RemoteProtocolError:
+    """Return what an answer that proves nothing counts as; what it says, on one line, is for the user to judge."""
+    reason = f"what answers does not prove to be the coordinator that these devices trust: {error}"
+    if not response.is_success:
+        said = " ".join(detail_of(await response.aread()).split())[:SAID]
+        reason = f"{reason}; it answers {response.status_code}: {said}"
+    log.warning("%s: %s", response.request.url, reason)
+    return httpx.RemoteProtocolError(reason, request=response.request)

@@ -180,7 +180,7 @@ class Membership:
             answer = await self._http.post(path, json=message.model_dump(mode="json"))
         except httpx.TransportError as error:
             raise _AbsentError(str(error) or type(error).__name__) from None
-        if answer.status_code >= 500:
+        if answer.status_code >= 500 or answer.status_code == httpx.codes.REQUEST_TIMEOUT:
             raise _AbsentError(f"it answers {answer.status_code}")
         if answer.status_code == 410:
             raise _OverError

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from importlib.resources import files
 from typing import Annotated
 
@@ -22,7 +23,7 @@ from parityfl.web.documents import DocumentResponse
 from parityfl.web.limits import BodyLimit, Paced
 from parityfl.web.problems import ProblemError, TooLargeError
 from parityfl.web.version import VERSION
-from parityfl.wire.digests import CONTENT_DIGEST, EMPTY, agrees, content_digest, digest
+from parityfl.wire.digests import CONTENT_DIGEST, EMPTY, agrees, content_digest, digest, digest_of
 from parityfl.wire.payload import Payload
 from parityfl.wire.schemas import (
     SAFETENSORS,
@@ -49,12 +50,26 @@ _ProofHeader = Annotated[
 ]
 
 
+def _identify(request: Request, header: str | None) -> Proof | None:
+    """Return the proof of a request of admitted devices, whose body need not have come; prove what is answered."""
+    gate: Gate = request.app.state.gate
+    found = gate.identify(header, request.method, target_of(request))
+    request.state.prove = partial(gate.sign_answer, found)
+    return found
+
+
 async def _identified(request: Request, proof: _ProofHeader = None) -> Proof | None:
     """Return the proof of a request of admitted devices, its body included."""
     gate: Gate = request.app.state.gate
-    found = gate.identify(proof, request.method, target_of(request))
+    found = _identify(request, proof)
     gate.check_body(found, await digest(await request.body()))
     return found
+
+
+def _prove_problem(request: Request, answer: Response) -> Mapping[str, str]:
+    """Return the headers that prove the answer to a request which went wrong after it was known whose it is."""
+    prove: Callable[[int, str], Mapping[str, str]] | None = getattr(request.state, "prove", None)
+    return {} if prove is None else prove(answer.status_code, digest_of([answer.body]))
 
 
 _Identified = Annotated[Proof | None, Depends(_identified)]
@@ -72,7 +87,7 @@ def create_app(coordinator: Coordinator, access: Access | None = None) -> FastAP
         version=VERSION,
         description="Admits devices, runs the rounds, and shows who takes part and who benefits.",
     )
-    problems.install(app)
+    problems.install(app, _prove_problem)
     limit = coordinator.config.security.max_json_bytes
     app.add_middleware(BodyLimit, limit=limit, setting=f"security.max_json_bytes = {limit}", but="/work/")
     app.add_middleware(Paced)
@@ -98,7 +113,9 @@ def _add_devices(app: FastAPI, coordinator: Coordinator) -> None:
         A coordinator with credentials answers 401 to one that does not prove who it is, with the header
         `Replay-Nonce` to prove it with.
         """
-        admitted = await gate.admit(registration, proof, await request.body())
+        admitted = await gate.introduce(proof, await request.body())
+        request.state.prove = partial(gate.sign_refusal, admitted)
+        gate.admit(registration, admitted)
         host = await coordinator.addresses.target(registration.host, _peer(request))
         return await gate.confirm(admitted, coordinator.register(registration, host, admitted))
 
@@ -136,7 +153,7 @@ def _add_devices(app: FastAPI, coordinator: Coordinator) -> None:
         work_id: str, status: Annotated[int, _STATUS], request: Request, proof: _ProofHeader = None
     ) -> Response:
         """Take the answer of a device to what it found at /work, as it would have given it to a call."""
-        signed = gate.identify(proof, request.method, target_of(request))
+        signed = _identify(request, proof)
         found = coordinator.unanswered(work_id, signed)
         try:
             declared = request.headers.get("Content-Length")

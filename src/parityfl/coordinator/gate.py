@@ -63,8 +63,16 @@ class Asked:
 class Gate(Protocol):
     """What the coordinator asks of those who speak, and how it speaks to them."""
 
-    async def admit(self, registration: Registration, header: str | None, body: bytes) -> Proof | None:
-        """Return the proof of a registration that may be taken.
+    async def introduce(self, header: str | None, body: bytes) -> Proof | None:
+        """Return the proof of a registration: it is new, and whoever holds the credential in it has signed it.
+
+        Raises:
+            ProblemError: it is not.
+        """
+        ...
+
+    def admit(self, registration: Registration, proof: Proof | None) -> None:
+        """Require that a registration may be taken.
 
         Raises:
             ProblemError: it may not.
@@ -85,6 +93,10 @@ class Gate(Protocol):
 
     async def confirm(self, proof: Proof | None, reply: RegistrationReply) -> Response:
         """Return the answer to a registration."""
+        ...
+
+    def sign_refusal(self, proof: Proof | None, status: int, body: str) -> Mapping[str, str]:
+        """Return the headers that prove the refusal of a registration; `body` is the digest of its body."""
         ...
 
     def identify(self, header: str | None, method: str, target: str) -> Proof | None:
@@ -138,9 +150,12 @@ class Gate(Protocol):
 class OpenGate:
     """Takes everyone at their word."""
 
-    async def admit(self, registration: Registration, header: str | None, body: bytes) -> Proof | None:
-        """Admit."""
+    async def introduce(self, header: str | None, body: bytes) -> Proof | None:
+        """Ask nobody."""
         return None
+
+    def admit(self, registration: Registration, proof: Proof | None) -> None:
+        """Admit."""
 
     def check(self, registration: Registration, proof: Proof | None) -> None:
         """Admit."""
@@ -151,6 +166,10 @@ class OpenGate:
     async def confirm(self, proof: Proof | None, reply: RegistrationReply) -> Response:
         """Answer."""
         return _json(reply)
+
+    def sign_refusal(self, proof: Proof | None, status: int, body: str) -> Mapping[str, str]:
+        """Prove nothing."""
+        return {}
 
     def identify(self, header: str | None, method: str, target: str) -> Proof | None:
         """Ask nobody."""
@@ -202,27 +221,31 @@ class TokenGate:
         self._nonces = Nonces(clock)
         self._keys: dict[str, str] = {}
 
-    async def admit(self, registration: Registration, header: str | None, body: bytes) -> Proof | None:
-        """Check a registration: nonce, body, credential, token."""
+    async def introduce(self, header: str | None, body: bytes) -> Proof | None:
+        """Check body, nonce and signature."""
         proof = self._read(header)
         try:
             require_body(proof, await digest(body))
             if proof.nonce is None or not self._nonces.is_fresh(proof.nonce):
                 raise ProofError(f"the registration needs the nonce of the latest {NONCE_HEADER} header")
-            text = registration_text(proof.nonce, proof.counter, proof.digest)
-            require_signature(proof.key, text, proof.signature)
+            require_signature(proof.key, registration_text(proof), proof.signature)
         except ProofError as error:
             raise self._stranger(error) from None
+        return proof
+
+    def admit(self, registration: Registration, proof: Proof | None) -> None:
+        """Check credential and token, and use the nonce up."""
+        assert proof is not None, "it was introduced"
         name = registration.device_id
         with _as_problems(name):
             known = self._enrolment.check(name, proof.key)
-        if not known and not self._token.proves(text, proof.token):
+        if not known and not self._token.proves(registration_text(proof), proof.token):
             log.warning("%s was refused: it does not know the join token", name)
             raise ProblemError(401, f"{name} does not prove that it knows the join token: give it that ({JOIN_TOKEN})")
         if registration.process_key is None:
             raise ProblemError(422, "process_key: the key with which the device's process signs is missing")
+        assert proof.nonce is not None, "it was introduced"
         self._nonces.use_up(proof.nonce)
-        return proof
 
     def check(self, registration: Registration, proof: Proof | None) -> None:
         """Ask the enrolment again: it may have changed while the address was looked up."""
@@ -248,9 +271,14 @@ class TokenGate:
         """Answer with a proof that this is the coordinator."""
         assert proof is not None, "it was admitted"
         body = reply.model_copy(update={"session_key": self._party.key}).model_dump_json().encode()
-        signed = confirm_registration(self._identity, self._token, proof, await digest(body))
+        signed = confirm_registration(self._identity, self._token, proof, 200, await digest(body))
         headers = {HEADER: signed.written(), NONCE_HEADER: self._nonces.issue()}
         return Response(body, media_type="application/json", headers=headers)
+
+    def sign_refusal(self, proof: Proof | None, status: int, body: str) -> Mapping[str, str]:
+        """Prove, as for one that is taken, that this is the coordinator: the device need not have joined it."""
+        assert proof is not None, "it was introduced"
+        return {HEADER: confirm_registration(self._identity, self._token, proof, status, body).written()}
 
     def identify(self, header: str | None, method: str, target: str) -> Proof | None:
         """Require the signature of a process whose devices have registered."""

@@ -11,7 +11,8 @@ import os
 import secrets
 import signal
 import socket
-from asyncio.subprocess import Process
+import sys
+from asyncio.subprocess import PIPE, Process
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,24 +125,33 @@ async def _keep_up(devices: list[str], boss: Process, url: str, out: Path, envir
     """Run one client process, again whenever it ends, until the run is over.
 
     Raises:
-        FleetError: it found no coordinator that takes its devices, or keeps ending soon after its start.
+        FleetError: it keeps ending soon after its start.
     """
     arguments = ["client", "--devices", ",".join(devices), "--server", url, "--port", "0"]
     arguments += ["--patience", str(CLIENT_PATIENCE_S), "--state", str(out / CLIENTS), *QUIET]
     ends, clock = 0, asyncio.get_running_loop().time
     while ends <= MAX_RESTARTS:
         began = clock()
-        async with child(arguments, environment=environment) as process:
-            code = await process.wait()
+        async with child(arguments, stderr=PIPE, environment=environment) as process:
+            said, code = await asyncio.gather(_pass_on(process), process.wait())
         if await _is_over(boss, url):
             return
         ends = ends + 1 if clock() - began < SETTLED_S else 1
-        if code == FleetError.exit_code:
-            raise FleetError(f"the client process of {devices[0]}..{devices[-1]} gave up: see its message above")
     raise FleetError(
-        f"the client process of {devices[0]}..{devices[-1]} ended {MAX_RESTARTS + 1} times (last exit code {code}): "
-        "see its messages above"
+        f"the client process of {devices[0]}..{devices[-1]} ended {MAX_RESTARTS + 1} times soon after its start, last "
+        f"with exit code {code}: {said or 'it did not say why'}"
     )
+
+
+async def _pass_on(process: Process) -> str:
+    """Say what a child says on its standard error; return its last line."""
+    assert process.stderr is not None, "it is a pipe"
+    last = ""
+    async for line in process.stderr:
+        said = line.decode(errors="replace")
+        print(said, end="", file=sys.stderr, flush=True)
+        last = said.strip() or last
+    return last.removeprefix("parityfl: ")
 
 
 async def _is_over(boss: Process, url: str) -> bool:

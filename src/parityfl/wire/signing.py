@@ -231,7 +231,7 @@ def check_answer(
 
 def sign_registration(device: KeyPair, token: Token | None, party: Party, nonce: str, body: str) -> Proof:
     """Return a device's proof of its registration: its credential vouches for the key in the body."""
-    text = registration_text(nonce, party.counter, body)
+    text = _registration(nonce, party.counter, body)
     return Proof(
         key=device.public,
         digest=body,
@@ -242,24 +242,26 @@ def sign_registration(device: KeyPair, token: Token | None, party: Party, nonce:
     )
 
 
-def registration_text(nonce: str, counter: int, body: str) -> bytes:
+def registration_text(proof: Proof) -> bytes:
     """Return what a registration proves."""
-    return _text("registration", nonce, str(counter), body)
+    return _registration(proof.nonce or "", proof.counter, proof.digest)
 
 
-def confirm_registration(coordinator: KeyPair, token: Token, request: Proof, body: str) -> Proof:
+def confirm_registration(coordinator: KeyPair, token: Token, request: Proof, status: int, body: str) -> Proof:
     """Return the coordinator's proof of its answer to a registration, which vouches for the key in the body."""
-    text = _confirmation(request, body)
+    text = _confirmation(request, status, body)
     return Proof(key=coordinator.public, digest=body, signature=coordinator.sign(text), token=token.prove(text))
 
 
-def check_confirmation(request: Proof, proof: Proof, body: str, token: Token | None, known: Iterable[str]) -> None:
+def check_confirmation(
+    request: Proof, proof: Proof, status: int, body: str, *, token: Token | None, known: Iterable[str]
+) -> None:
     """Require that the answer to a registration comes from one who knows the join token, or from a known coordinator.
 
     Raises:
         ProofError: it does not.
     """
-    text = _confirmation(request, body)
+    text = _confirmation(request, status, body)
     require_signature(proof.key, text, proof.signature)
     if proof.key not in known and (token is None or not token.proves(text, proof.token)):
         raise ProofError("the coordinator does not prove that it knows the join token")
@@ -297,8 +299,12 @@ def _answer_text(request: Proof, status: int, body: str, headers: Mapping[str, s
     return _text("answer", request.signature, str(status), body, *purpose)
 
 
-def _confirmation(request: Proof, body: str) -> bytes:
-    return _text("confirmation", request.signature, body)
+def _registration(nonce: str, counter: int, body: str) -> bytes:
+    return _text("registration", nonce, str(counter), body)
+
+
+def _confirmation(request: Proof, status: int, body: str) -> bytes:
+    return _text("confirmation", request.signature, str(status), body)
 
 
 def _text(*parts: str) -> bytes:
