@@ -36,6 +36,7 @@ from parityfl.experiments.build import WorkbenchEvaluator
 from parityfl.experiments.crew import Crew
 from parityfl.experiments.local import LocalFleet, cores, local_crew
 from parityfl.experiments.run import execute
+from parityfl.training.device import keep_freed_memory
 from parityfl.training.models import build_model
 from parityfl.training.workbench import Workbench
 
@@ -66,6 +67,7 @@ class Bare:
 
     def __init__(self, model: str) -> None:
         torch.set_num_threads(1)
+        keep_freed_memory()
         self.net = build_model(model, (1, 28, 28), 10).to(memory_format=torch.channels_last)
         sizes = [parameter.numel() for parameter in self.net.parameters()]
         self.weights, self.gradient = torch.zeros(sum(sizes)), torch.zeros(sum(sizes))

@@ -297,3 +297,25 @@ def test_a_live_run_forces_what_it_knows_to_the_disk(tmp_path, monkeypatch, virt
     participations = sum(int(row["num_participated"]) for row in rows(tmp_path, "rounds"))
     assert participations > 0
     assert len(forced) == 0 if virtual else len(forced) >= 1 + 3 * 3 + participations
+
+
+class PoisonedFleet(QuadraticFleet):
+    """Everyone is there and completes; the first client sends the opposite of what it should, ten times as long."""
+
+    def update(self, task, client):
+        honest = super().update(task, client)
+        return replace(honest, delta=-10 * honest.delta) if client == 0 else honest
+
+
+def test_a_hostile_client_ruins_the_mean_and_not_what_robust_rules_learn(tmp_path):
+    world = make_world(per_round=CLIENTS, **ALWAYS)
+
+    def final_loss(rule, fleet):
+        spec = make_spec(world, select="uniform", aggregate=rule, rounds=12)
+        summary = run(spec, tmp_path / rule / fleet.__name__, fleet=fleet(spec, fates=(Outcome.COMPLETED,)))
+        return summary["global_loss"]
+
+    undisturbed = final_loss("fedavg", QuadraticFleet)
+    assert final_loss("fedavg", PoisonedFleet) > 10 * undisturbed
+    for rule in ("median", "trimmed-mean", "krum"):
+        assert final_loss(rule, PoisonedFleet) < 2 * undisturbed, rule

@@ -39,11 +39,16 @@ class SharedArray:
 
 
 class Board:
-    """Model vectors of shape (d,) that this process puts up for its workers to read, by name."""
+    """Model vectors of shape (d,) that this process puts up for its workers to read, by name.
+
+    Attributes:
+        size: parameters of the model d.
+    """
 
     NAMES = ("weights", "average", "control")
 
     def __init__(self, size: int) -> None:
+        self.size = size
         self._rows = SharedArray((len(self.NAMES), size), np.float32)
 
     def put(self, name: str, vector: Vector) -> None:

@@ -12,10 +12,11 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
@@ -29,6 +30,7 @@ from parityfl.config import Config
 from parityfl.experiments.crew import WorkerLostError
 from parityfl.experiments.jobs import Job, perform
 from parityfl.experiments.shared import Board, SharedHoldings
+from parityfl.experiments.shelf import Left, Place, Shelf, collect
 
 if TYPE_CHECKING:
     from parityfl.training.workbench import Workbench
@@ -84,6 +86,7 @@ class WorkerProcess:
 
     def __init__(self, station: Station) -> None:
         self._station = station
+        self._shelf = Shelf(station.board.size)
         self._deaths = 0
         self._oom_kills = _oom_kills()
         self._closed = False
@@ -91,16 +94,17 @@ class WorkerProcess:
 
     async def run(self, job: Job[R]) -> R:
         """Do a job in the worker's process."""
-        pool, at_work = self._pool, False
+        pool, at_work, place = self._pool, False, self._shelf.lend()
         try:
             await asyncio.shield(self._ready)
-            future = pool.submit(_run, job)
+            future = pool.submit(_run, job, None if place is None else place.number)
+            future.add_done_callback(partial(_hold, place))
             at_work = True
             result = await asyncio.wrap_future(future)
         except BrokenProcessPool:
             raise self._loss(pool, at_work) from None
         self._deaths = 0
-        return result
+        return collect(result, place)
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -109,7 +113,7 @@ class WorkerProcess:
         self._ready.add_done_callback(_kill)
 
     def _start(self) -> None:
-        self._pool = ProcessPoolExecutor(1, worker_context(), initializer=_begin, initargs=(self._station,))
+        self._pool = ProcessPoolExecutor(1, worker_context(), initializer=_begin, initargs=(self._station, self._shelf))
         self._ready = asyncio.create_task(asyncio.to_thread(_meet, self._pool))
 
     def _loss(self, pool: ProcessPoolExecutor, at_work: bool) -> WorkerLostError:
@@ -126,11 +130,15 @@ class WorkerProcess:
         return WorkerLostError(reason, at_work, usable)
 
 
-_place: tuple[Workbench, Board] | None = None
-"""In a worker's process: its workbench and the board."""
+def _hold(place: Place | None, done: Future[R | Left]) -> None:
+    """Keep a place until the job that writes to it is over, also one that nobody waits for any more."""
 
 
-def _begin(station: Station) -> None:
+_place: tuple[Workbench, Board, Shelf] | None = None
+"""In a worker's process: its workbench, the board, and the shelf for its updates."""
+
+
+def _begin(station: Station, shelf: Shelf) -> None:
     """Set up a worker's process; called in it, once."""
     global _place  # noqa: PLW0603 -- a pool's initializer has no other way to hand something to its jobs
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then ends this one
@@ -139,13 +147,15 @@ def _begin(station: Station) -> None:
 
     for module in station.modules:
         import_module(module)
-    _place = Workbench(station.config, device="cpu", holdings=station.holdings.open()), station.board
+    _place = Workbench(station.config, device="cpu", holdings=station.holdings.open()), station.board, shelf
 
 
-def _run(job: Job[R]) -> R:
-    """Do a job; called in a worker's process."""
+def _run(job: Job[R], number: int | None) -> R | Left:
+    """Do a job and leave an update in a place of the shelf, if there is one; called in a worker's process."""
     assert _place is not None
-    return perform(job, *_place)
+    bench, board, shelf = _place
+    result = perform(job, bench, board)
+    return result if number is None else shelf.leave(result, number)
 
 
 def _leave_with_parent() -> None:

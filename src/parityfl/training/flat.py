@@ -77,7 +77,7 @@ class FlatModel:
 
     def backward(self, batch: Batch) -> Tensor:
         """Set `gradient` to that of the mean cross-entropy of a batch and return this loss, a scalar tensor."""
-        self.module.train()
+        self._switch(training=True)
         self.gradient.zero_()
         loss = nn.functional.cross_entropy(self._logits(batch.images), batch.labels)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -85,7 +85,7 @@ class FlatModel:
 
     def measure(self, images: Tensor, labels: Tensor) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Return each example's cross-entropy and whether it is classified rightly, both of shape (n,)."""
-        self.module.eval()
+        self._switch(training=False)
         losses, hits = [torch.empty(0)], [torch.empty(0, dtype=torch.bool)]
         with torch.inference_mode():
             for start in range(0, len(labels), self.evaluation_batch):
@@ -95,7 +95,16 @@ class FlatModel:
                 hits.append((logits.argmax(dim=1) == wanted).cpu())
         return torch.cat(losses).numpy().astype(np.float64), torch.cat(hits).numpy()
 
+    def _switch(self, *, training: bool) -> None:
+        """Have layers behave as in training, or as in evaluation."""
+        if self.module.training != training:  # asking is cheaper than a walk over the layers for every batch
+            self.module.train(training)
+
     def _logits(self, images: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bf16):
-            logits: Tensor = self.module(images)
+        logits: Tensor
+        if not self._bf16:
+            logits = self.module(images)
+            return logits
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            logits = self.module(images)
         return logits.float()

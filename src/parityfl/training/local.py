@@ -177,7 +177,7 @@ def descend(net: Net, task: Task, start: Tensor, correct: Correction | None = No
     zero.
     """
     net.weights.copy_(start)
-    velocity = torch.zeros_like(start)
+    velocity = torch.zeros_like(start) if task.settings.momentum else None
     losses, counts = [], []
     for batch in task.minibatches():
         losses.append(net.backward(batch))
@@ -188,7 +188,9 @@ def descend(net: Net, task: Task, start: Tensor, correct: Correction | None = No
     return net.weights.clone(), mean_loss
 
 
-def _step(net: Net, settings: Training, velocity: Tensor, correct: Correction | None, counts: Tensor | None) -> None:
+def _step(
+    net: Net, settings: Training, velocity: Tensor | None, correct: Correction | None, counts: Tensor | None
+) -> None:
     gradient, weights = net.gradient, net.weights
     if settings.clip_norm is not None:
         norm = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)
@@ -197,7 +199,7 @@ def _step(net: Net, settings: Training, velocity: Tensor, correct: Correction | 
         correct(weights, gradient)
     if settings.weight_decay:
         gradient.add_(weights, alpha=settings.weight_decay)
-    if settings.momentum:
+    if velocity is not None:
         gradient = velocity.mul_(settings.momentum).add_(gradient)
     if counts is not None and not counts.all():  # who is done already stays where it is
         gradient = gradient * (counts > 0).unsqueeze(1)

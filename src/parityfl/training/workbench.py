@@ -14,7 +14,7 @@ from parityfl.config import Config
 from parityfl.core.arrays import Layout
 from parityfl.core.seeding import generator, integer
 from parityfl.core.types import BoolArray, FloatArray, IntArray, Update, Vector
-from parityfl.training.device import choose_device, make_deterministic, torch_seeded, use_one_thread
+from parityfl.training.device import choose_device, keep_freed_memory, make_deterministic, torch_seeded, use_one_thread
 from parityfl.training.examples import Examples, Scale
 from parityfl.training.flat import FlatModel
 from parityfl.training.holdings import Holdings, Part, PartName, load_holdings
@@ -59,6 +59,7 @@ class Workbench:
         holdings: Holdings | None = None,
     ) -> None:
         make_deterministic()
+        keep_freed_memory()
         use_one_thread()
         self.config = config
         self._objective = config.objective.build()

@@ -1,0 +1,81 @@
+"""Where a worker process leaves updates for its owner, so that they need not go through a pipe."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TypeVar, cast
+
+import numpy as np
+
+from parityfl.core.types import Update, Vector
+from parityfl.experiments.shared import SharedArray
+
+R = TypeVar("R")
+
+PLACES = 4
+"""Updates a worker may have left that are not folded yet; the next ones go through the pipe."""
+SMALLEST = 2**13
+"""Bytes of the smallest update that is left: a smaller one goes through a pipe at once."""
+
+_EMPTY: Vector = np.empty(0, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place on a shelf, free again when nothing refers to its vector, nor to a view of that, any more."""
+
+    number: int
+    vector: memoryview
+
+
+@dataclass(frozen=True)
+class Left:
+    """The result of training a client whose update lies on the shelf.
+
+    Attributes:
+        update: the update without its vector.
+        kept: what the client keeps, or None.
+    """
+
+    update: Update
+    kept: Vector | None
+
+
+class Shelf:
+    """Memory that a worker shares with its owner, who lends places in it.
+
+    Args:
+        size: parameters of the model d.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._memory = SharedArray((PLACES, size), np.float32)
+        self._free = deque(range(PLACES if 4 * size >= SMALLEST else 0))
+
+    def lend(self) -> Place | None:
+        """Return a free place; None where there is none."""
+        if not self._free:
+            return None
+        number = self._free.popleft()
+        row = self._memory.view()[number]
+        weakref.finalize(row, self._free.append, number)
+        return Place(number, row.data)
+
+    def leave(self, result: R, number: int) -> R | Left:
+        """Return a result as it goes through the pipe, an update left in a place; called in the worker."""
+        match result:
+            case (Update() as update, kept):
+                self._memory.view()[number] = update.delta
+                return Left(replace(update, delta=_EMPTY), cast(Vector | None, kept))
+        return result
+
+
+def collect(result: R | Left, place: Place | None) -> R:
+    """Return a result as the worker had it."""
+    if not isinstance(result, Left):
+        return result
+    assert place is not None, "it was left there"
+    update = replace(result.update, delta=np.frombuffer(place.vector, np.float32))
+    return cast(R, (update, result.kept))
