@@ -64,6 +64,16 @@ class Section(BaseModel):
 T = TypeVar("T")
 
 
+def _adapter(entry: type[T]) -> TypeAdapter[T]:
+    """Return what checks a part's keys, made once: to make it takes as long as all else about a request to train."""
+    if entry not in _adapters:
+        _adapters[entry] = TypeAdapter(entry)
+    return _adapters[entry]
+
+
+_adapters: dict[type[Any], TypeAdapter[Any]] = {}
+
+
 class Part(Section, Generic[T]):
     """A section whose `name` chooses a registered class; its other keys are the fields of that class."""
 
@@ -91,7 +101,7 @@ class Part(Section, Generic[T]):
                 raise _unknown(f"{self.registry.kind}.{key}", list(known), f"{self.registry.kind} {self.name!r}")
         plain = {k: None if v == "none" and known[k].default is None else v for k, v in keys.items()}
         try:
-            part: T = TypeAdapter(entry).validate_python(plain)
+            part: T = _adapter(entry).validate_python(plain)
         except ValidationError as error:
             raise _explained(error, (self.registry.kind,)) from None
         return part

@@ -26,6 +26,9 @@ from parityfl.wire.signing import Proof
 
 T = TypeVar("T")
 
+BUFFERED_BYTES = 2**28
+"""For how many bytes of requests there are buffers: those for all devices of a process come at once."""
+
 _BINARY = {SAFETENSORS: {"schema": {"type": "string", "format": "binary"}}}
 
 
@@ -36,7 +39,7 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         host: the devices.
         identity: who they are, and whose requests they answer; None: whoever asks, such as our own poller.
     """
-    known, bodies = identity or Identity(), Bodies()
+    known, bodies = identity or Identity(), Bodies(buffered=BUFFERED_BYTES)
     app = FastAPIOffline(
         title="parityfl client",
         version=VERSION,
