@@ -3,6 +3,8 @@
 Everything heavy is imported by the command that needs it, so that ``parityfl --help`` is quick.
 """
 
+import atexit
+import gc
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -301,6 +303,7 @@ def _report(folder: Path) -> None:
 
 def main() -> None:
     """Run the command line; a `ParityflError` is one line and its exit code, never a traceback."""
+    atexit.register(gc.freeze)  # or the interpreter looks through all objects before it ends: with torch half a second
     try:
         app()
     except ParityflError as error:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import bdtr, stdtrit
 
 CONFIDENCE = 0.95
 
@@ -44,6 +43,8 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     mean = float(np.mean(values))
     if n == 1:
         return Estimate(mean, None, None, 1)
+    from scipy.special import stdtrit  # noqa: PLC0415 - slow to import, and a report of one run needs none of it
+
     half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * float(np.std(values, ddof=1)) / n**0.5
     return Estimate(mean, mean - half, mean + half, n)
 
@@ -53,5 +54,7 @@ def sign_test(differences: Sequence[float]) -> float | None:
     signs = [difference > 0 for difference in differences if difference != 0]
     if len(signs) < 2:
         return None
+    from scipy.special import bdtr  # noqa: PLC0415 - as above
+
     rarer = min(sum(signs), len(signs) - sum(signs))
     return min(1.0, 2 * float(bdtr(rarer, len(signs), 0.5)))
