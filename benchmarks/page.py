@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import groupby
 from math import isnan, nan
 from pathlib import Path
 
@@ -154,9 +153,17 @@ def render(rows: Sequence[Row], figure: str = "", notes: str = "") -> str:
         *([f"![How rounds scale]({figure})"] if figure else []),
         *([notes.strip()] if notes else []),
         "## Results",
-        *(table(name, list(group)) for name, group in groupby(rows, key=lambda each: each.name)),
+        *(table(name, group) for name, group in comparisons(rows).items()),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def comparisons(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Return the sides of each comparison, which a script may have printed apart from one another."""
+    found: dict[str, list[Row]] = {}
+    for each in rows:
+        found.setdefault(each.name, []).append(each)
+    return found
 
 
 def table(name: str, rows: list[Row]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -291,7 +292,9 @@ class DeviceHost:
             num_samples=bench.num_samples,
             label_counts=bench.label_counts,
         )
-        return _Run(config, bench, config.availability.build().bind(world))
+        run = _Run(config, bench, config.availability.build().bind(world))
+        gc.freeze()  # what stands now stays: the collector need not look through torch's objects again and again
+        return run
 
     def _train(self, order: _Order, asked: Proceed) -> Payload:
         """Train and pack the reply, for as long as somebody waits for it; for the torch thread."""

@@ -6,6 +6,7 @@ The standard library runs them, each in a pool of its own, so that one that is k
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import signal
@@ -148,6 +149,7 @@ def _begin(station: Station, shelf: Shelf) -> None:
     for module in station.modules:
         import_module(module)
     _place = Workbench(station.config, device="cpu", holdings=station.holdings.open()), station.board, shelf
+    gc.freeze()  # what stands now stays: the collector need not look through torch's objects again and again
 
 
 def _run(job: Job[R], number: int | None) -> R | Left:
