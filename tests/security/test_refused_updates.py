@@ -6,6 +6,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,14 +83,20 @@ def test_an_experiment_that_a_broken_client_has_changed_is_not_deterministic(
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["deterministic"] is deterministic
 
 
+def on_both_engines(settings: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    """Run a configuration on either engine and return the summaries."""
+    summaries = []
+    for engine in ("local", "http"):
+        config = Config.preset("parityfl", {**settings, "engine.name": engine, "engine.processes": 1})
+        execute(config, path / engine)
+        summaries.append(json.loads((path / engine / "summary.json").read_text()))
+    return summaries
+
+
 def test_engines_agree_on_a_run_that_diverges(tmp_path: Path) -> None:
     """With a huge learning rate every update overflows: refused by both engines, in a run that can be repeated."""
     wild = {"training.lr": 1e30, "population.clients": 4, "population.per_round": 2, "rounds.count": 2}
-    summaries = []
-    for engine in ("local", "http"):
-        config = Config.preset("parityfl", {**wild, "engine.name": engine, "engine.processes": 1})
-        execute(config, tmp_path / engine)
-        summaries.append(json.loads((tmp_path / engine / "summary.json").read_text()))
+    summaries = on_both_engines(wild, tmp_path)
     assert summaries[0]["num_participated"] == 0
     for key in ("model_hash", "ledger_hash"):
         assert summaries[0][key] == summaries[1][key], key
@@ -99,11 +106,7 @@ def test_engines_agree_on_a_run_that_diverges(tmp_path: Path) -> None:
 def test_both_engines_refuse_the_same_updates(tmp_path: Path) -> None:
     """With a limit among the norms that occur some updates are refused, and the runs end with the same hashes."""
     limit = {"security.max_update_norm": 0.775, "population.clients": 4, "population.per_round": 2, "rounds.count": 3}
-    summaries = []
-    for engine in ("local", "http"):
-        config = Config.preset("parityfl", {**limit, "engine.name": engine, "engine.processes": 1})
-        execute(config, tmp_path / engine)
-        summaries.append(json.loads((tmp_path / engine / "summary.json").read_text()))
+    summaries = on_both_engines(limit, tmp_path)
     with (tmp_path / "local" / "clients.csv").open() as handle:
         outcomes = {row["outcome"] for row in csv.DictReader(handle)}
     assert {"invalid", "completed"} <= outcomes

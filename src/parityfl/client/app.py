@@ -65,9 +65,8 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         """
         proof = known.identify(request)
         body = await _read(request, proof)
-        learned = await _while_asked(
-            request, host.train(body.content, request.is_disconnected, intact=_tells_digest(request))
-        )
+        training = host.train(body.content, request.is_disconnected, intact=_tells_digest(request))
+        learned = await _while_asked(request, training)
         return DocumentResponse(learned, await _about(proof, *learned.parts))
 
     @app.post(
@@ -80,11 +79,8 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         """Evaluate the model in a safetensors document on a device's held-out data."""
         proof = known.identify(request)
         body = await _read(request, proof)
-        measured = (
-            (await _while_asked(request, host.evaluate(body.content, intact=_tells_digest(request))))
-            .model_dump_json()
-            .encode()
-        )
+        evaluation = host.evaluate(body.content, intact=_tells_digest(request))
+        measured = (await _while_asked(request, evaluation)).model_dump_json().encode()
         return Response(measured, media_type="application/json", headers=await _about(proof, measured))
 
     @app.get("/initial", response_class=Response, responses={200: {"content": _BINARY}, **problems.responses(401)})
