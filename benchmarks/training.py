@@ -29,6 +29,7 @@ import torch
 from rows import REPEATS, Row, emit, parser, row, say
 from torch import Tensor, nn
 
+from parityfl.allocator import keep_freed_memory
 from parityfl.config import Config
 from parityfl.core.types import Vector
 from parityfl.engine.fleet import ClosedRound, TrainTask
@@ -36,7 +37,6 @@ from parityfl.experiments.build import WorkbenchEvaluator
 from parityfl.experiments.crew import Crew
 from parityfl.experiments.local import LocalFleet, cores, local_crew
 from parityfl.experiments.run import execute
-from parityfl.training.device import keep_freed_memory
 from parityfl.training.models import build_model
 from parityfl.training.workbench import Workbench
 

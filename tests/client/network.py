@@ -15,9 +15,10 @@ import numpy as np
 from starlette.types import ASGIApp
 
 from parityfl.config import Config
-from parityfl.core.arrays import Layout, model_hash
+from parityfl.core.arrays import Layout
 from parityfl.core.types import Update, Vector
 from parityfl.web.server import bind, port_of, serving
+from parityfl.wire.digests import model_digest
 from parityfl.wire.payload import assemble
 from parityfl.wire.schemas import TrainRequest
 
@@ -109,7 +110,7 @@ def train_request(config: Config, **changes: Any) -> TrainRequest:
         "time_s": 0.0,
         "seed": config.seed,
         "model": config.model_name,
-        "model_hash": model_hash(WEIGHTS),
+        "model_digest": model_digest(WEIGHTS),
         "training": config.training,
         "objective": config.objective,
     }

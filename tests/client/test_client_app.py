@@ -15,8 +15,7 @@ from network import LAYOUT, RUN, SAMPLES, WEIGHTS, NumpyWorkbench, run, served, 
 from parityfl.client.app import create_app
 from parityfl.client.service import DeviceHost
 from parityfl.config import Config
-from parityfl.core.arrays import model_hash
-from parityfl.wire.digests import CONTENT_DIGEST, content_digest, digest_of
+from parityfl.wire.digests import CONTENT_DIGEST, content_digest, digest_of, model_digest
 from parityfl.wire.payload import assemble, unpack
 from parityfl.wire.schemas import (
     SAFETENSORS,
@@ -88,7 +87,7 @@ def test_training_returns_what_was_learned() -> None:
             reply, vectors = opened(await rig.train(device_id="h1"))
             assert (reply.device_id, reply.round, reply.num_samples, reply.train_loss) == ("h1", 1, 20, 0.5)
             assert (reply.loss_before, isnan(reply.loss_after)) == (1.5, True)
-            assert reply.model_hash == model_hash(WEIGHTS)
+            assert reply.model_digest == model_digest(WEIGHTS)
             np.testing.assert_array_equal(vectors["model"], [2, 2, 2])
             assert set(vectors) == {"model"}
 
@@ -330,7 +329,7 @@ def test_training_that_cannot_begin_before_the_deadline_is_not_begun() -> None:
         ({"device_id": "h0", "seed": 9}, 409, ["seed", "9"]),
         ({"device_id": "h0", "model": "resnet18"}, 409, ["resnet18", "mlp"]),
         ({"device_id": "h0", "training": Config(training={"lr": 9}).training}, 409, ["training", "9"]),
-        ({"device_id": "h0", "model_hash": "0" * 64}, 422, ["model_hash"]),
+        ({"device_id": "h0", "model_digest": "0" * 64}, 422, ["model_digest"]),
     ],
 )
 def test_a_request_that_is_not_for_this_device_is_a_problem(changes: Any, status: int, words: list[str]) -> None:
@@ -386,7 +385,7 @@ def test_evaluation() -> None:
 
     async def main() -> None:
         async with hosting("h0", "h1") as rig:
-            request = EvaluateRequest(run_id=RUN, round=4, device_id="h1", model_hash=model_hash(WEIGHTS))
+            request = EvaluateRequest(run_id=RUN, round=4, device_id="h1", model_digest=model_digest(WEIGHTS))
             response = await rig.http.post("/evaluate", content=bytes(assemble(request, {"model": WEIGHTS}, LAYOUT)))
             assert EvaluateReply.model_validate_json(response.content) == EvaluateReply(
                 device_id="h1", round=4, loss=6.0, accuracy=0.2, num_samples=5

@@ -8,8 +8,8 @@ from network import RUN, run, served
 from parityfl.client.app import create_app
 from parityfl.client.service import DeviceHost
 from parityfl.config import Config
-from parityfl.core.arrays import model_hash
 from parityfl.training.workbench import Workbench
+from parityfl.wire.digests import model_digest
 from parityfl.wire.payload import assemble, unpack
 from parityfl.wire.schemas import RegistrationReply, TrainReply, TrainRequest
 
@@ -28,7 +28,7 @@ def test_what_comes_over_http_is_what_the_workbench_learns() -> None:
             time_s=0,
             seed=config.seed,
             model=config.model_name,
-            model_hash=model_hash(weights),
+            model_digest=model_digest(weights),
             training=config.training,
             objective=config.objective,
         )

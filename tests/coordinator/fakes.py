@@ -15,9 +15,9 @@ from parityfl.config import Config
 from parityfl.coordinator.devices import Devices
 from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.registry import Registry
-from parityfl.core.arrays import model_hash
 from parityfl.core.types import AvailabilityProcess, Vector
 from parityfl.engine.fleet import Reply, TrainTask
+from parityfl.wire.digests import model_digest
 from parityfl.wire.payload import assemble, unpack
 from parityfl.wire.schemas import DeviceReport, EvaluateReply, EvaluateRequest, Registration, TrainReply, TrainRequest
 
@@ -69,7 +69,7 @@ def answer(
         "train_loss": 0.5,
         "loss_before": 1.5,
         "loss_after": 1.0,
-        "model_hash": asked.model_hash,
+        "model_digest": asked.model_digest,
         "train_s": 0.0,
     }
     learned = np.full(3, index + 1, np.float32) if delta is None else delta
@@ -161,4 +161,4 @@ async def replies(fleet: HttpFleet, asked: TrainTask) -> list[Reply]:
     return [reply async for reply in fleet.train(asked)]
 
 
-WEIGHTS_HASH = model_hash(WEIGHTS)
+WEIGHTS_DIGEST = model_digest(WEIGHTS)

@@ -19,9 +19,9 @@ from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.registry import Registry
 from parityfl.coordinator.roster import read_roster
 from parityfl.coordinator.service import Coordinator
-from parityfl.core.arrays import model_hash
 from parityfl.core.ledger import OUTCOME_CODES, Ledger, RoundRecord, account
 from parityfl.engine.fleet import ClosedRound
+from parityfl.wire.digests import model_digest
 from parityfl.wire.payload import unpack
 from parityfl.wire.schemas import (
     SAFETENSORS,
@@ -291,7 +291,7 @@ def test_the_model_comes_with_a_complete_request() -> None:
             np.testing.assert_array_equal(vectors["model"], WEIGHTS + 2)
             assert (request.run_id, request.round, request.device_id) == (RUN, 3, None)
             assert request.time_s == 2 * rig.config.rounds.interval_s
-            assert request.model_hash == model_hash(WEIGHTS + 2)
+            assert request.model_digest == model_digest(WEIGHTS + 2)
             assert request.training == rig.config.training
 
     run(main())

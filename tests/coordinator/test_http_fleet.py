@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import (
-    WEIGHTS_HASH,
+    WEIGHTS_DIGEST,
     FakeDevice,
     answer,
     differing,
@@ -66,7 +66,7 @@ def test_a_completed_round() -> None:
             assert second.bytes_up > 12 < second.bytes_down
             asked = fakes[0].asked[0]
             assert (asked.device_id, asked.round, asked.memory_round) == ("h0", 1, 3)
-            assert asked.model_hash == WEIGHTS_HASH
+            assert asked.model_digest == WEIGHTS_DIGEST
             np.testing.assert_array_equal(fakes[0].received[0]["model"], WEIGHTS)
             assert fleet.registry.available().tolist() == [True, True, False, False]
 
@@ -121,7 +121,7 @@ FAULTS = [
     (fixed(Response(bytes(2 * 10**6))), Outcome.INVALID, "more than"),
     (differing(round=7), Outcome.INVALID, "round 7, asked was 1"),
     (differing(device_id="h3"), Outcome.INVALID, "device_id 'h3'"),
-    (differing(model_hash="0" * 64), Outcome.INVALID, "model_hash"),
+    (differing(model_digest="0" * 64), Outcome.INVALID, "model_digest"),
     (differing(control=WEIGHTS), Outcome.INVALID, "unknown tensor 'control"),
 ]
 

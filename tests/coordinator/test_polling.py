@@ -18,10 +18,10 @@ from parityfl.coordinator.app import create_app
 from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.initial import initial_model
 from parityfl.coordinator.service import Coordinator
-from parityfl.core.arrays import Layout, model_hash
+from parityfl.core.arrays import Layout
 from parityfl.core.errors import UnfinishedError
 from parityfl.core.types import Outcome
-from parityfl.wire.digests import CONTENT_DIGEST, content_digest, digest_of
+from parityfl.wire.digests import CONTENT_DIGEST, content_digest, digest_of, model_digest
 from parityfl.wire.payload import assemble
 from parityfl.wire.schemas import DeviceReport, InitialReply, Registration
 
@@ -176,7 +176,7 @@ def test_a_poller_outlives_a_coordinator_that_falters() -> None:
 
 
 def initial(seed: int = 0, layout: Layout = LAYOUT) -> bytes:
-    reply = InitialReply(model=small_config().model_name, seed=seed, model_hash=model_hash(WEIGHTS))
+    reply = InitialReply(model=small_config().model_name, seed=seed, model_digest=model_digest(WEIGHTS))
     return bytes(assemble(reply, {"model": WEIGHTS}, layout))
 
 

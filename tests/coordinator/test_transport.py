@@ -42,7 +42,7 @@ async def as_asked(device: FakeDevice, asked: TrainRequest, vectors: dict[str, V
         train_loss=0.5,
         loss_before=1.0,
         loss_after=0.5,
-        model_hash=asked.model_hash,
+        model_digest=asked.model_digest,
         train_s=0.0,
     )
     return Response(bytes(assemble(reply, {"model": pack(ODD, Form(asked.dtype, asked.compression))}, LAYOUT)))

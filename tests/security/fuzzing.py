@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parents[1] / "client"))
 
 from network import LAYOUT, RUN, WEIGHTS, small_config, train_request
-from parityfl.core.arrays import model_hash
+from parityfl.wire.digests import model_digest
 from parityfl.wire.payload import assemble
 from parityfl.wire.schemas import SAFETENSORS, EvaluateRequest
 
@@ -21,7 +21,7 @@ RIGHT = [
     bytes(assemble(train_request(CONFIG, device_id="h1"), {"model": WEIGHTS, "control": WEIGHTS}, LAYOUT)),
     bytes(
         assemble(
-            EvaluateRequest(run_id=RUN, round=1, device_id="h0", model_hash=model_hash(WEIGHTS)),
+            EvaluateRequest(run_id=RUN, round=1, device_id="h0", model_digest=model_digest(WEIGHTS)),
             {"model": WEIGHTS},
             LAYOUT,
         )

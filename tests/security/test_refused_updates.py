@@ -42,7 +42,7 @@ class Always:
         ({"delta": np.array([0, np.nan, 0], dtype=np.float32)}, "not finite"),
         ({"delta": np.array([0, -np.inf, 0], dtype=np.float32)}, "not finite"),
         ({"round": 7}, "round 7, asked was 1"),
-        ({"model_hash": "0" * 64}, "model_hash"),
+        ({"model_digest": "0" * 64}, "model_digest"),
         ({"device_id": "h1"}, "device_id 'h1'"),
     ],
 )

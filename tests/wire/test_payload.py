@@ -12,16 +12,17 @@ from safetensors import numpy as safetensors
 from safetensors.torch import load as load_torch
 from zstandard import ZstdCompressor
 
-from parityfl.core.arrays import Layout, model_hash
+from parityfl.core.arrays import Layout
 from parityfl.core.errors import PayloadError
 from parityfl.core.rounding import to_bfloat16
 from parityfl.core.types import Vector
+from parityfl.wire.digests import model_digest
 from parityfl.wire.payload import METADATA_KEY, Form, assemble, max_bytes, pack, unpack
 from parityfl.wire.schemas import EvaluateRequest
 
 LAYOUT = Layout(("dense.weight", "dense.bias", "scale"), ((3, 2), (2,), ()))
 WEIGHTS = np.arange(9, dtype=np.float32)
-REQUEST = EvaluateRequest(run_id="r", round=1, model_hash=model_hash(WEIGHTS))
+REQUEST = EvaluateRequest(run_id="r", round=1, model_digest=model_digest(WEIGHTS))
 
 forms = st.builds(Form, st.sampled_from(["F32", "BF16"]), st.sampled_from([None, "zstd"]))
 shapes = st.lists(st.integers(1, 4), max_size=3).map(tuple)

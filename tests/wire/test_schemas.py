@@ -17,7 +17,7 @@ REPLY = {
     "train_loss": 0.5,
     "loss_before": None,
     "loss_after": None,
-    "model_hash": HASH,
+    "model_digest": HASH,
     "train_s": 0.1,
 }
 
@@ -34,7 +34,7 @@ def train_request(config: Config) -> TrainRequest:
         time_s=0,
         seed=config.seed,
         model=config.model_name,
-        model_hash=HASH,
+        model_digest=HASH,
         training=config.training,
         objective=config.objective,
     )
@@ -59,7 +59,7 @@ def test_nan_is_null_on_the_wire_and_back() -> None:
         ("num_samples", "true"),
         ("personal_accuracy", "1.5"),
         ("personal_accuracy", "-0.1"),
-        ("model_hash", '"abc"'),
+        ("model_digest", '"abc"'),
         ("device_id", '"a b"'),
         ("device_id", '"h0\\n"'),
         ("train_s", "null"),

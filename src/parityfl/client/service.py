@@ -14,12 +14,13 @@ from typing import Any, Protocol, TypeVar, get_args
 
 from parityfl.client.device import Device, Proceed
 from parityfl.config import Config, resolve
-from parityfl.core.arrays import Layout, model_hash
+from parityfl.core.arrays import Layout
 from parityfl.core.errors import PayloadError, UnfinishedError
 from parityfl.core.types import AvailabilityProcess, IntArray, Update, Vector, World
 from parityfl.training.memory import ClientMemory, LostMemoryError
 from parityfl.web.problems import ProblemError
 from parityfl.wire.aside import aside
+from parityfl.wire.digests import model_digest
 from parityfl.wire.payload import Buffer, Form, Payload, assemble, max_bytes, pack, unpack
 from parityfl.wire.schemas import (
     Compression,
@@ -227,7 +228,7 @@ class DeviceHost:
         order = _Order(run, device, self._check_run(device, request.run_id), request, vectors, received)
         _check_settings(request, run.config)
         self._check_available(order)
-        key = (request.run_id, request.round, request.model_hash)
+        key = (request.run_id, request.round, request.model_digest)
 
         async def work(asked: Proceed) -> Payload:
             return await self._in_torch_thread(lambda: self._train(order, asked))
@@ -258,7 +259,7 @@ class DeviceHost:
         """Return the document of the model before the first round, as this process has built it."""
         run = await self._when_loaded()
         weights = run.workbench.initial_weights()
-        reply = InitialReply(model=run.config.model_name, seed=run.config.seed, model_hash=model_hash(weights))
+        reply = InitialReply(model=run.config.model_name, seed=run.config.seed, model_digest=model_digest(weights))
         return assemble(reply, {"model": weights}, run.workbench.layout)
 
     def close(self) -> None:
@@ -390,21 +391,21 @@ class DeviceHost:
 def _open_train_request(body: Buffer, layout: Layout, intact: bool) -> tuple[TrainRequest, dict[str, Vector]]:
     request, vectors = unpack(body, TrainRequest, layout, ("model",), ("control",))
     if not intact:
-        _check_hash(request.model_hash, vectors["model"])
+        _check_digest(request.model_digest, vectors["model"])
     return request, vectors
 
 
 def _open_evaluate_request(body: Buffer, layout: Layout, intact: bool) -> tuple[EvaluateRequest, Vector]:
     request, vectors = unpack(body, EvaluateRequest, layout)
     if not intact:
-        _check_hash(request.model_hash, vectors["model"])
+        _check_digest(request.model_digest, vectors["model"])
     return request, vectors["model"]
 
 
-def _check_hash(expected: str, weights: Vector) -> None:
-    found = model_hash(weights)
+def _check_digest(expected: str, weights: Vector) -> None:
+    found = model_digest(weights)
     if found != expected:
-        raise PayloadError(f"model_hash is {expected}, but the parameters that came have {found}")
+        raise PayloadError(f"model_digest is {expected}, but the parameters that came have {found}")
 
 
 def _check_settings(request: TrainRequest, config: Config) -> None:
@@ -429,6 +430,6 @@ def _train_reply(order: _Order, update: Update, train_s: float) -> TrainReply:
         loss_before=update.loss_before,
         loss_after=update.loss_after,
         personal_accuracy=update.personal_accuracy,
-        model_hash=order.request.model_hash,
+        model_digest=order.request.model_digest,
         train_s=train_s,
     )

@@ -15,12 +15,14 @@ from httpx_aiohttp.transport import AiohttpResponseStream
 
 from parityfl.web.server import IDLE_S
 
-READ_BYTES = 2**18
-"""How much of an answer is taken at a time."""
+READ_BYTES = 2**17
+"""How much of an answer is taken at a time, at most."""
+AHEAD_BYTES = 2**14
+"""How much of it may lie there before no more is read: as much as one look at the socket brings, and no second one."""
 
 
 class Connections(AiohttpTransport):
-    """A transport for `httpx.AsyncClient` that keeps no cookies; what is no HTTP raises `httpx.RemoteProtocolError`.
+    """A transport of httpx that keeps no cookies; what is no HTTP raises `httpx.RemoteProtocolError`.
 
     Args:
         tls: how to call what listens with TLS.
@@ -36,8 +38,13 @@ class Connections(AiohttpTransport):
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._limit, keepalive_timeout=IDLE_S, ssl=self._tls),
             cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=READ_BYTES,
+            read_bufsize=AHEAD_BYTES,
         )
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was used and is closed."""
+        return isinstance(self.client, aiohttp.ClientSession) and self.client.closed
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return the answer, its body still to come."""

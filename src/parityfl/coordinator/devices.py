@@ -1,12 +1,13 @@
 """Asking devices: those that listen are called, the others find what they are asked in a mailbox.
 
-One HTTP client and one pool for all, every wait bounded, nothing read beyond its limit.
+One pool for all, every wait bounded, nothing read beyond its limit.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -50,11 +51,8 @@ class Devices:
         self.gate = gate or OpenGate()
         self.bodies = Bodies(folder)
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
-        self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(rounds.train_timeout_s, connect=rounds.connect_timeout_s),
-            transport=Connections((tls or Tls()).calling(check_name=False), MAX_CONNECTIONS),
-            trust_env=False,
-        )
+        self._timeout = httpx.Timeout(rounds.train_timeout_s, connect=rounds.connect_timeout_s).as_dict()
+        self._connections = Connections((tls or Tls()).calling(check_name=False), MAX_CONNECTIONS)
 
     async def __aenter__(self) -> Self:
         return self
@@ -62,12 +60,12 @@ class Devices:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._http.aclose()
+        await self._connections.aclose()
 
     @property
     def is_closed(self) -> bool:
-        """Whether the HTTP client is closed."""
-        return self._http.is_closed
+        """Whether the connections are closed."""
+        return self._connections.is_closed
 
     @property
     def slots(self) -> asyncio.Semaphore:
@@ -94,9 +92,15 @@ class Devices:
         body = await digest(*(payload.parts if payload else ()))
         asked = self.gate.sign(member.device_id, method, path, body)
         proof = {} if asked is None else {HEADER: asked.proof.written()}
-        headers = {"Accept-Encoding": "identity", **_describing(payload, body), **proof}
-        content = None if payload is None else _sent(payload)
-        async with self._http.stream(method, url, content=content, headers=headers) as response:
+        request = httpx.Request(
+            method,
+            url,
+            headers={"Accept-Encoding": "identity", **_describing(payload, body), **proof},
+            content=None if payload is None else _sent(payload),
+            extensions={"timeout": self._timeout},
+        )
+        response = await self._connections.handle_async_request(request)
+        async with aclosing(response):
             declared = response.headers.get("Content-Length")
             read = await self.bodies.read(response.aiter_raw(), limit, declared)
         answer, found = Answer(response.status_code, read.content), read.digest

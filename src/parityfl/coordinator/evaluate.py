@@ -64,7 +64,7 @@ class HttpEvaluator:
         fleet = self._fleet
         member = fleet.registry.at(client)
         device_id = member.device_id
-        request = EvaluateRequest(run_id=fleet.run_id, round=round, device_id=device_id, model_hash=model.digest)
+        request = EvaluateRequest(run_id=fleet.run_id, round=round, device_id=device_id, model_digest=model.digest)
         payload = assemble(request, {"model": model.forms[fleet.form_of(member)]}, fleet.layout)
         try:
             async with asyncio.timeout(fleet.remaining_s), fleet.devices.slots:

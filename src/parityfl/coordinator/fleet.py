@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from math import inf, isnan, nan
 
@@ -24,7 +25,7 @@ from parityfl.core.types import AvailabilityProcess, Outcome, Update, Vector
 from parityfl.engine.fleet import Facts, Presence, Reply, TrainTask
 from parityfl.web.bodies import set_aside
 from parityfl.web.problems import detail_of
-from parityfl.wire.aside import aside
+from parityfl.wire.aside import SMALL_BYTES, aside
 from parityfl.wire.payload import PLAIN, Form, Payload, assemble, max_bytes, unpack
 from parityfl.wire.schemas import State, TrainReply, TrainRequest
 
@@ -53,7 +54,7 @@ yet: it does not know this coordinator.
 """
 
 READERS = 1
-"""How many updates are looked through at a time: those that lie in files are in memory meanwhile."""
+"""How many large updates are looked through, or folded, at a time: those that lie in files are in memory meanwhile."""
 
 _BODY_LIMIT_OF_ERRORS = 2**16
 
@@ -176,8 +177,9 @@ class HttpFleet:
         try:
             for client in task.clients.tolist():
                 await closing.wait_for(calls[client])
-                # Popped, so that nothing here refers to an update that was folded.
-                yield self._outcome(task.round, client, calls.pop(client), closing)
+                async with self._reading(task.weights.nbytes):
+                    # Popped, so that nothing here refers to an update that was folded.
+                    yield self._outcome(task.round, client, calls.pop(client), closing)
         finally:
             closing.cancel()
             given_up = {*calls.values(), *closing.overdue} - self._stragglers
@@ -199,7 +201,7 @@ class HttpFleet:
             time_s=time_s,
             seed=config.seed,
             model=config.model_name,
-            model_hash=digest,
+            model_digest=digest,
             training=config.training,
             objective=config.objective,
             deadline_s=None if self.virtual else self._lease_s(deadline_s),
@@ -277,9 +279,13 @@ class HttpFleet:
             raise FATAL[answer.status](detail_of(bytes(answer.body)))
         if answer.status != 200:
             return exchange.refused(answer)
-        async with self._readers:
+        async with self._reading(len(answer.body)):
             update = await aside(len(answer.body), self._read, task, client, digest, answer, form)
         return exchange.reply(Outcome.COMPLETED, update=update)
+
+    def _reading(self, size: int) -> AbstractAsyncContextManager[None]:
+        """Return what to hold while an update of `size` bytes is read through."""
+        return self._readers if size > SMALL_BYTES else nullcontext()
 
     async def _reach(self, exchange: _Exchange, payload: Payload, limit: int) -> Answer:
         """Send until there is an answer: once on the wall clock, until the time-out on the virtual clock."""
@@ -319,7 +325,7 @@ class HttpFleet:
         """Return the update in an answer, once everything about it is found to be right; for a thread."""
         required = ("model",) if task.control is None else ("model", "control")
         reply, vectors = unpack(answer.body, TrainReply, self.layout, required)
-        asked = {"device_id": self.registry.device_ids[client], "round": task.round, "model_hash": digest}
+        asked = {"device_id": self.registry.device_ids[client], "round": task.round, "model_digest": digest}
         for name, value in asked.items():
             if getattr(reply, name) != value:
                 raise PayloadError(f"the reply has {name} {getattr(reply, name)!r}, asked was {value!r}")

@@ -9,9 +9,10 @@ import httpx
 
 from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.registry import Member
-from parityfl.core.arrays import Layout, model_hash
+from parityfl.core.arrays import Layout
 from parityfl.core.errors import PayloadError, UnfinishedError
 from parityfl.core.types import Vector
+from parityfl.wire.digests import model_digest
 from parityfl.wire.payload import layout_in, unpack
 from parityfl.wire.schemas import InitialReply
 
@@ -45,6 +46,6 @@ async def _model_of(fleet: HttpFleet, member: Member) -> tuple[Layout, Vector]:
     layout = layout_in(answer.body)
     reply, vectors = unpack(answer.body, InitialReply, layout)
     wanted = fleet.config.model_name, fleet.config.seed, fleet.registry.agreement.layout_hash
-    if (reply.model, reply.seed, layout.digest) != wanted or model_hash(vectors["model"]) != reply.model_hash:
+    if (reply.model, reply.seed, layout.digest) != wanted or model_digest(vectors["model"]) != reply.model_digest:
         raise PayloadError("it is another model than the one that this run has agreed on")
     return layout, vectors["model"].copy()

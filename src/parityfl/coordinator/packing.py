@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from parityfl.core.arrays import model_hash
 from parityfl.core.types import Vector
 from parityfl.engine.fleet import TrainTask
+from parityfl.wire.digests import model_digest
 from parityfl.wire.payload import PLAIN, Form, Packed, pack
 
 Forms = Mapping[Form, Packed]
@@ -34,7 +34,7 @@ class PackedModel:
     @staticmethod
     def of(vector: Vector, form: Form) -> PackedModel:
         """Pack and hash a model, as it is to arrive."""
-        return PackedModel(pack_both(vector, form), model_hash(vector))
+        return PackedModel(pack_both(vector, form), model_digest(vector))
 
 
 @dataclass(frozen=True)

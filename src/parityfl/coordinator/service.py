@@ -20,7 +20,6 @@ from parityfl.coordinator.gate import Gate
 from parityfl.coordinator.mailbox import Work
 from parityfl.coordinator.registry import Member, Registry
 from parityfl.coordinator.roster import write_roster
-from parityfl.core.arrays import model_hash
 from parityfl.core.errors import FleetError
 from parityfl.core.ledger import OUTCOME_CODES, Ledger
 from parityfl.core.types import Vector
@@ -28,6 +27,7 @@ from parityfl.engine.fleet import ClosedRound
 from parityfl.web.problems import ProblemError
 from parityfl.web.version import VERSION
 from parityfl.wire.aside import aside
+from parityfl.wire.digests import model_digest
 from parityfl.wire.payload import Payload, assemble
 from parityfl.wire.schemas import (
     ClientInfo,
@@ -286,7 +286,7 @@ class Coordinator:
         time_s = 0.0 if isnan(self.fleet.elapsed_s) else self.fleet.elapsed_s
         if self.fleet.virtual:
             time_s = self.rounds_done * self.config.rounds.interval_s
-        request = self.fleet.request(self.rounds_done + 1, time_s, model_hash(weights))
+        request = self.fleet.request(self.rounds_done + 1, time_s, model_digest(weights))
         return assemble(request, {"model": weights}, self.fleet.layout)
 
     def _check_start(self) -> None:

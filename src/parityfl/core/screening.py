@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from parityfl.core.arrays import all_finite
 from parityfl.core.types import Update, Vector
 
 
@@ -18,10 +19,10 @@ def fault_of(update: Update, max_norm: float | None) -> str:
 
 
 def _fault(name: str, vector: Vector, max_norm: float | None) -> str:
-    if not np.isfinite(vector.min(initial=0)) or not np.isfinite(vector.max(initial=0)):
-        return f"the {name} holds a number that is not finite"
     with np.errstate(over="ignore"):  # then it is infinite, and too large for any limit
         norm = np.linalg.norm(vector)
+    if not np.isfinite(norm) and not all_finite(vector):
+        return f"the {name} holds a number that is not finite"
     if max_norm is not None and norm > max_norm:
         return f"the {name} has norm {norm:.4g}, at most security.max_update_norm = {max_norm:g} is taken"
     return ""

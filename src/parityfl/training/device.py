@@ -1,8 +1,6 @@
 """Where torch computes, and how: the one place that chooses the device and sets torch's switches."""
 
-import ctypes
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,9 +8,6 @@ import torch
 import torch.utils.deterministic
 
 from parityfl.core.errors import ConfigError
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Keys of mallopt(3)."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -34,18 +29,6 @@ def make_deterministic() -> None:
     torch.set_deterministic_debug_mode("error")  # the better known switch also imports torch's compiler, for a second
     # filling costs time, and nothing reads such memory
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
-def keep_freed_memory() -> None:
-    """Have the C library (glibc) keep what is freed, up to 32 MB at a time, instead of giving it back to the system.
-
-    Each batch frees what the next one needs again. Memory that the system has to hand out anew, page by page, costs a
-    client of a small network up to a fifth of its time.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 2**25)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def use_one_thread() -> None:

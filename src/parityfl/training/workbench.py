@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 import parityfl.training.objectives  # noqa: F401 - registers the objectives' training
+from parityfl.allocator import keep_freed_memory
 from parityfl.config import Config
 from parityfl.core.arrays import Layout
 from parityfl.core.seeding import generator, integer
 from parityfl.core.types import BoolArray, FloatArray, IntArray, Update, Vector
-from parityfl.training.device import choose_device, keep_freed_memory, make_deterministic, torch_seeded, use_one_thread
+from parityfl.training.device import choose_device, make_deterministic, torch_seeded, use_one_thread
 from parityfl.training.examples import Examples, Scale
 from parityfl.training.flat import FlatModel
 from parityfl.training.holdings import Holdings, Part, PartName, load_holdings

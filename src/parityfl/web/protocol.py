@@ -18,6 +18,9 @@ HEAD_S = 10.0
 LINGER_S = 5.0
 """How long a body is read on that was answered already."""
 
+AHEAD_BYTES = 2**20
+"""How much of a body is read before the application asks for it."""
+
 FAREWELL_S = 0.5
 """How long closing a connection may take when the server ends."""
 
@@ -44,6 +47,12 @@ class ImpatientProtocol(HttpToolsProtocol):
         """Be content."""
         self._relax()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Read on for a while, where uvicorn would stop at each piece: that takes longer than to copy it."""
+        super().on_body(body)
+        if len(self.cycle.body) < AHEAD_BYTES and not self.pipeline:
+            self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
         """Read the rest of the body for a moment only."""

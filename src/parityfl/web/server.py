@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import uvicorn
 from starlette.types import ASGIApp
 
+from parityfl.allocator import keep_freed_memory
 from parityfl.core.errors import FleetError
 from parityfl.web.protocol import ImpatientProtocol
 from parityfl.web.tls import Tls
@@ -80,7 +81,8 @@ def is_loopback(host: str) -> bool:
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, on uvloop where it is installed."""
+    """Run a coroutine that serves to its end, on uvloop where it is installed."""
+    keep_freed_memory()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(main)
 

@@ -25,7 +25,7 @@ from ml_dtypes import bfloat16
 from numpy.typing import DTypeLike
 from pydantic import BaseModel, ValidationError
 
-from parityfl.core.arrays import Layout
+from parityfl.core.arrays import Layout, all_finite
 from parityfl.core.errors import ParityflError, PayloadError, UnusableError
 from parityfl.core.types import Vector
 from parityfl.wire.schemas import Compression, Dtype
@@ -332,7 +332,7 @@ def _check_spans(tensors: Collection[_Tensor], size: int) -> None:
 def _vector(prefix: str, tensors: Mapping[str, _Tensor], body: memoryview, layout: Layout) -> Vector:
     own = [tensors[f"{prefix}.{name}"] for name in layout.names]
     vector = _contiguous(own, body) if _in_order(own) else _gathered(own, body, layout)
-    if not np.isfinite(vector.min(initial=0)) or not np.isfinite(vector.max(initial=0)):
+    if not all_finite(vector):
         raise UnusableError(f"the {prefix} holds a number that is not finite")
     return vector
 

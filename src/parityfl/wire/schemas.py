@@ -75,7 +75,10 @@ Share = Annotated[
 
 DeviceId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="The device's name.")]
 Port = Annotated[int, Field(ge=1, le=65535, description="Where the device listens.")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of a model's parameters.")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ModelDigest = Annotated[
+    str, Field(pattern=r"^[0-9a-f]{64}$", description="BLAKE3 of the parameters in order, little-endian float32.")
+]
 PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="An Ed25519 public key, in hexadecimal.")]
 RoundNumber = Annotated[int, Field(ge=0, description="The round, from 1; 0 is before the first.")]
 Samples = Annotated[int, Field(ge=0, description="Training examples.")]
@@ -188,7 +191,7 @@ class TrainRequest(Message):
     device_id: DeviceId | None = Field(None, description="Who is asked; optional where a process hosts one device.")
     seed: int = Field(description="The run's seed.")
     model: str = Field(description="The model's name.")
-    model_hash: Sha256
+    model_digest: ModelDigest
     training: Training = Field(description="Epochs, batch size, step size, as in the configuration.")
     objective: ObjectiveSection = Field(description="What to minimise, with its keys.")
     memory_round: RoundNumber = Field(0, description="The last round that the device completed, 0 for never.")
@@ -211,7 +214,7 @@ class TrainReply(Message):
     personal_accuracy: Share = Field(
         default_factory=lambda: nan, description="Held-out accuracy of the personal model, or null."
     )
-    model_hash: Sha256 = Field(description="SHA-256 of the model that it trained from.")
+    model_digest: ModelDigest = Field(description="BLAKE3 of the model that it trained from.")
     train_s: float = Field(ge=0, allow_inf_nan=False, description="How long training took.")
 
 
@@ -221,7 +224,7 @@ class EvaluateRequest(Message):
     run_id: str = Field(description="The run; a device of another run refuses.")
     round: RoundNumber
     device_id: DeviceId | None = Field(None, description="Who is asked; optional where a process hosts one device.")
-    model_hash: Sha256
+    model_digest: ModelDigest
 
 
 class EvaluateReply(Message):
@@ -239,7 +242,7 @@ class InitialReply(Message):
 
     model: str = Field(description="The model's name.")
     seed: int = Field(description="The run's seed.")
-    model_hash: Sha256
+    model_digest: ModelDigest
 
 
 class DeviceStatus(Message):

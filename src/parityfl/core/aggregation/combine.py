@@ -37,7 +37,7 @@ class WeightedSum:
 
 def fold(parts: Iterable[tuple[float, Vector]], size: int) -> WeightedSum:
     """Add up (weight, update) pairs; the memory is that of one update, whatever their number."""
-    total, mass, count = np.zeros(size, dtype=np.float32), 0.0, 0
+    total, mass, count = np.full(size, 0, dtype=np.float32), 0.0, 0  # filled now, while the first is on its way
     scratch = np.empty(min(size, BLOCK), dtype=np.float32)
     for weight, delta in parts:
         for start in range(0, size, BLOCK):

@@ -7,7 +7,8 @@ import pytest
 FAULTS = """
 import resource
 import torch
-from parityfl.training.device import keep_freed_memory, use_one_thread
+from parityfl.allocator import keep_freed_memory
+from parityfl.training.device import use_one_thread
 
 use_one_thread()
 keep_freed_memory()
