@@ -2,49 +2,43 @@
 
     python benchmarks/training.py [--quick] [--models cnn-small cnn] [--repeats 5] [--rounds 6]
 
-Fashion-MNIST, 100 clients of 600 images, 480 of which they train on and 120 of which they hold out, 10 clients a round,
-one epoch in batches of 32. A bare loop trains the same network on the same images, resident and normalised, on flat
-weights: no client, no held-out part, no ledger. A round of the engine also measures each client's held-out part before
-and after its training, so there is a second bare loop that does this and nothing else more.
+Fashion-MNIST, 100 clients that train on 480 images each, 10 clients a round, one epoch in batches of 32. A bare loop
+trains the same network on the same images, resident and normalised, on flat weights: no client, no held-out part, no
+ledger. The engine's sides are `train_s` of runs with ledger, metrics and journal, without their first round. In
+`nothing held out` it does what the bare loop does. In the usual run clients hold out 120 images more and measure the
+model on them before and after training, so there is a second bare loop that does this and nothing else more; and every
+round is evaluated.
 
-All sides take turns in one run; the first turn warms up. The rows of `a round of a run` say where the time of a real
-run's rounds goes: `the rest` is selection, aggregation, ledger, metrics, journal and tables.
+The sides take turns, as long as a run's rounds; the first turn warms up. The rows of `a round of a run` say where the
+time of the usual run's rounds goes: `the rest` is selection, aggregation, ledger, metrics, journal and tables.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
 import torch
-from rows import REPEATS, Row, emit, parser, row, say
+from rows import REPEATS, emit, parser, row, say
 from torch import Tensor, nn
 
 from parityfl.allocator import keep_freed_memory
 from parityfl.config import Config
-from parityfl.core.types import Vector
-from parityfl.engine.fleet import ClosedRound, TrainTask
-from parityfl.experiments.build import WorkbenchEvaluator
-from parityfl.experiments.crew import Crew
-from parityfl.experiments.local import LocalFleet, cores, local_crew
+from parityfl.engine.fleet import ClosedRound
+from parityfl.experiments.children import cores
 from parityfl.experiments.run import execute
 from parityfl.training.models import build_model
-from parityfl.training.workbench import Workbench
 
 BATCH, LR, PER_ROUND, TRAINED, HELD = 32, 0.05, 10, 480, 120
 
 
-def configuration(model: str, rounds: int, held: int = HELD) -> Config:
-    """Return the run that is measured."""
+def configuration(model: str, rounds: int, held: int) -> Config:
+    """Return the run that is measured: with held-out parts the usual one, else evaluated at its ends only."""
     return Config(
         method="fedavg",
         data={"name": "fashion-mnist"},
@@ -58,6 +52,8 @@ def configuration(model: str, rounds: int, held: int = HELD) -> Config:
         training={"batch_size": BATCH, "lr": LR},
         availability={"name": "always"},
         rounds={"count": rounds},
+        evaluation={"every": 1 if held else rounds},
+        utility={"functional": "loss_gain" if held else "local_gain"},
         engine={"workers": cores()},
     )
 
@@ -132,30 +128,6 @@ def _bare_train(clients: int, with_held_out: bool) -> float:
     return perf_counter() - began
 
 
-@dataclass
-class Times:
-    """Seconds of each side, a list of repeats."""
-
-    by_name: dict[str, list[float]] = field(default_factory=dict)
-
-    def take(self, name: str, work: Callable[[], object]) -> None:
-        """Time a piece of work."""
-        began = perf_counter()
-        work()
-        self.add(name, perf_counter() - began)
-
-    def add(self, name: str, seconds: float) -> None:
-        """Note a time."""
-        self.by_name.setdefault(name, []).append(seconds)
-
-    def row(self, title: str, side: str, images: int | None = None) -> Row:
-        """Return a side's row without its first turn: seconds, or images a second."""
-        known = self.by_name[side][1:]
-        if images is None:
-            return row(title, "s", side, known)
-        return row(title, "images/s", side, [images / seconds for seconds in known])
-
-
 @contextmanager
 def bare_processes(model: str) -> Iterator[ProcessPoolExecutor]:
     """Yield as many processes with a bare loop as there are cores."""
@@ -164,72 +136,28 @@ def bare_processes(model: str) -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-def measure(model: str, repeats: int) -> Times:
-    """Return the times of all sides."""
-    times = Times()
-    whole, bare_minimum = (Workbench(configuration(model, 1, held)) for held in (HELD, 0))
-    weights, count = whole.initial_weights(), cores()
-    share = [PER_ROUND // count + (rank < PER_ROUND % count) for rank in range(count)]
-
-    async def train(name: str, crew: Crew, number: int) -> None:
-        began = perf_counter()
-        async for reply in LocalFleet(crew, None, None).train(_task(number, weights)):  # type: ignore[arg-type]
-            assert reply.update is not None
-        times.add(name, perf_counter() - began)
-
-    async def turns() -> None:
-        with (
-            bare_processes(model) as bare,
-            local_crew(whole, count, say) as crew,
-            local_crew(bare_minimum, count, say) as crew_without,
-        ):
-            evaluate = WorkbenchEvaluator(whole, crew)
-            for number in range(1, repeats + 2):
-                times.add("one bare loop", bare.submit(_bare_train, share[0], False).result())
-                times.take("a bare loop a core", lambda: list(bare.map(_bare_train, share, [False] * count)))
-                await train("the engine, nothing held out", crew_without, number)
-                times.take(
-                    "a bare loop a core, held-out parts measured",
-                    lambda: list(bare.map(_bare_train, share, [True] * count)),
-                )
-                await train("the engine", crew, number)
-                began = perf_counter()
-                await evaluate(number, weights, weights * np.float32(0.9))
-                times.add("the engine's evaluation", perf_counter() - began)
-
-    asyncio.run(turns())
-    return times
-
-
-def _task(round: int, weights: Vector) -> TrainTask:
-    clients = (np.arange(PER_ROUND) * 7 + round) % 100
-    return TrainTask(round, 0.0, np.sort(clients), weights, lambda _: weights, None, np.zeros(100, dtype=np.int64))
-
-
 class Stamps:
-    """An observer that notes how long each round took, journal and tables included, and what of it had a name."""
+    """An observer that notes the seconds of each round, journal and tables included, and what of it had a name."""
 
     def __init__(self) -> None:
-        self.times = Times()
+        self.rounds: list[dict[str, float]] = []
         self._last = 0.0
 
-    def started(self, weights: Vector, rounds_done: int, rounds_total: int) -> None:
+    def started(self, weights: object, rounds_done: int, rounds_total: int) -> None:
         """Begin to count."""
         self._last = perf_counter()
 
     def round_closed(self, closed: ClosedRound) -> None:
         """Note a round."""
         now = perf_counter()
-        self.times.add("the whole round", now - self._last)
-        for name, side in (("train_s", "training"), ("evaluate_s", "evaluation")):
-            self.times.add(side, float(closed.figures[name]))
-        rest = now - self._last - sum(float(closed.figures[name]) for name in ("train_s", "evaluate_s"))
-        self.times.add("the rest", rest)
-        self._last = perf_counter()
+        whole, training, evaluation = now - self._last, closed.figures["train_s"], closed.figures["evaluate_s"]
+        rest = whole - training - evaluation
+        self.rounds.append({"the whole round": whole, "training": training, "evaluation": evaluation, "the rest": rest})
+        self._last = now
 
 
-def whole_run(model: str, rounds: int) -> Times:
-    """Return the times of the rounds of a run."""
+def run(model: str, rounds: int, held: int) -> list[dict[str, float]]:
+    """Return the times of the rounds of a run after its first."""
 
     @contextmanager
     def watch() -> Iterator[Stamps]:
@@ -237,21 +165,42 @@ def whole_run(model: str, rounds: int) -> Times:
 
     stamps = Stamps()
     with tempfile.TemporaryDirectory() as folder:
-        execute(configuration(model, rounds), Path(folder) / "run", watch=watch)
-        summary = json.loads((Path(folder) / "run" / "summary.json").read_text())
-        assert summary["status"] == "done"
-    return stamps.times
+        execute(configuration(model, rounds + 1, held), Path(folder) / "run", watch=watch)
+    return stamps.rounds[1:]
 
 
-def report(model: str, repeats: int, rounds: int) -> None:
-    """Print a model's rows."""
-    times = measure(model, repeats)
-    trained, evaluated = PER_ROUND * TRAINED, 2 * 10_000 + 100 * HELD
-    share = PER_ROUND // cores() + (PER_ROUND % cores() > 0)
-    images = {"one bare loop": share * TRAINED, "the engine's evaluation": evaluated}
-    emit(times.row(f"{model}, images", name, images.get(name, trained)) for name in times.by_name)
-    run = whole_run(model, rounds)
-    emit(run.row(f"{model}, a round of a run", name) for name in run.by_name)
+def measure(model: str, repeats: int, rounds: int) -> None:
+    """Measure a model's sides in turn and print their rows."""
+    share = [PER_ROUND * rounds // cores()] * cores()
+    rates: dict[str, list[float]] = {}
+    usual: list[dict[str, float]] = []
+
+    def rate(side: str, images: float, seconds: list[float]) -> None:
+        rates.setdefault(side, []).extend(images / each for each in seconds)
+
+    def bare_loops(side: str, shares: list[int], with_held_out: bool) -> None:
+        began = perf_counter()
+        list(bare.map(_bare_train, shares, [with_held_out] * len(shares)))
+        rate(side, TRAINED * sum(shares), [perf_counter() - began])
+
+    with bare_processes(model) as bare:
+        for repeat in range(repeats + 1):
+            if repeat == 1:
+                rates.clear()
+                usual.clear()
+            bare_loops("one bare loop", share[:1], False)
+            bare_loops("a bare loop a core", share, False)
+            plain = run(model, rounds, 0)
+            rate("the engine, nothing held out", PER_ROUND * TRAINED, [each["training"] for each in plain])
+            bare_loops("a bare loop a core, held-out parts measured", share, True)
+            turn = run(model, rounds, HELD)
+            rate("the engine", PER_ROUND * TRAINED, [each["training"] for each in turn])
+            rate("the engine's evaluation", 2 * 10_000 + 100 * HELD, [each["evaluation"] for each in turn])
+            usual += turn
+            say(f"{model}: turn {repeat} of {repeats}")
+    emit(row(f"{model}, images", "images/s", side, found) for side, found in rates.items())
+    title = f"{model}, a round of a run"
+    emit(row(title, "s", part, [each[part] for each in usual]) for part in usual[0])
 
 
 def main() -> None:
@@ -264,7 +213,7 @@ def main() -> None:
     if arguments.quick:
         arguments.models, arguments.repeats, arguments.rounds = ["cnn-small"], 1, 2
     for model in arguments.models:
-        report(model, arguments.repeats, arguments.rounds)
+        measure(model, arguments.repeats, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -38,20 +38,26 @@ def main() -> None:
     arguments = options.parse_args()
     if arguments.quick:
         arguments.repeats = 1
-        compare(2, TINY, arguments, with_sockets=True)
+        compare(2, TINY, 1, arguments, with_sockets=True)
         return
-    compare(1, LARGE, arguments, with_sockets=True)
-    compare(10, LARGE, arguments)
-    compare(10, SMALL, arguments)
-    compare(100, LARGE, arguments, with_idiom=False)
-    compare(100, TINY, arguments)
+    compare(1, LARGE, 5, arguments, with_sockets=True)
+    compare(10, LARGE, 1, arguments)
+    compare(10, SMALL, 20, arguments)
+    compare(100, LARGE, 1, arguments, with_idiom=False)
+    compare(100, TINY, 5, arguments)
 
 
 def compare(
-    clients: int, parameters: int, arguments: Namespace, *, with_sockets: bool = False, with_idiom: bool = True
+    clients: int,
+    parameters: int,
+    rounds: int,
+    arguments: Namespace,
+    *,
+    with_sockets: bool = False,
+    with_idiom: bool = True,
 ) -> None:
-    """Measure one number of clients and one size on all sides in turn and print the rows."""
-    sizes = [str(clients), str(parameters), "1"]
+    """Measure one number of clients and one size on all sides in turn, so many rounds each, and print the rows."""
+    sizes = [str(clients), str(parameters), str(rounds)]
     sides: dict[str, Callable[[], dict[str, Any]]] = {
         "parityfl": lambda: script("wire_ours.py", sizes),
         "parityfl, bf16": lambda: script("wire_ours.py", [*sizes, "bf16"]),
@@ -59,7 +65,7 @@ def compare(
     if with_idiom:
         sides["Flask, requests, torch.save"] = lambda: script("wire_idiom.py", sizes)
     if with_sockets:
-        sides["sockets"] = lambda: {"rounds": [echo(clients, 4 * parameters)]}
+        sides["sockets"] = lambda: {"rounds": echo(clients, 4 * parameters, rounds)}
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     notes: dict[str, str] = {}
     for repeat in range(arguments.repeats):
@@ -90,8 +96,9 @@ def script(name: str, sizes: list[str]) -> dict[str, Any]:
     return result
 
 
-def echo(clients: int, size: int) -> float:
-    """Return the seconds in which blocking sockets send so many bytes to each client and get them back."""
+def echo(clients: int, size: int, rounds: int) -> list[float]:
+    """Return the seconds of each round in which blocking sockets send so many bytes to each client and back."""
+    seconds = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
         code = (
             f"import sys; sys.path.insert(0, {str(HERE)!r}); from wire import answer; answer(*map(int, sys.argv[1:]))"
@@ -100,14 +107,14 @@ def echo(clients: int, size: int) -> float:
         with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(HERE)}) as process:
             connections = [listening.accept()[0] for _ in range(clients)]
             payload, place = bytes(size), bytearray(size)
-            exchange(connections, payload, place)
-            began = perf_counter()
-            exchange(connections, payload, place)
-            seconds = perf_counter() - began
+            for _ in range(rounds + 1):
+                began = perf_counter()
+                exchange(connections, payload, place)
+                seconds.append(perf_counter() - began)
             for connection in connections:
                 connection.close()
             process.wait()
-    return seconds
+    return seconds[1:]
 
 
 def exchange(connections: list[socket.socket], payload: bytes, place: bytearray) -> None:

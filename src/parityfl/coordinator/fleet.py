@@ -177,9 +177,13 @@ class HttpFleet:
         try:
             for client in task.clients.tolist():
                 await closing.wait_for(calls[client])
+                # Popped and deleted, so that nothing here refers to an update that was folded.
+                reply = self._outcome(task.round, client, calls.pop(client), closing)
                 async with self._reading(task.weights.nbytes):
-                    # Popped, so that nothing here refers to an update that was folded.
-                    yield self._outcome(task.round, client, calls.pop(client), closing)
+                    yield reply
+                    if reply.update is not None:  # whoever folded it may refer to it until the next one comes
+                        set_aside(reply.update.delta)
+                del reply
         finally:
             closing.cancel()
             given_up = {*calls.values(), *closing.overdue} - self._stragglers

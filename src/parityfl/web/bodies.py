@@ -52,9 +52,17 @@ class Body:
     digest: str
 
 
-def set_aside(content: Content) -> None:
-    """Let the system take back the memory of what lies in a file; it reads that again when somebody looks at it."""
-    lies_in = content.obj if isinstance(content, memoryview) else None
+def set_aside(content: Content | Vector) -> None:
+    """Let the system take back the memory of what lies in a file; it reads that again when somebody looks at it.
+
+    Args:
+        content: a body, or a vector in one.
+    """
+    lies_in: object = content
+    while isinstance(lies_in, np.ndarray):
+        lies_in = lies_in.base
+    if isinstance(lies_in, memoryview):
+        lies_in = lies_in.obj
     if isinstance(lies_in, mmap.mmap):
         lies_in.madvise(mmap.MADV_DONTNEED)
 
