@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from parityfl.core.arrays import Layout, model_hash
+from parityfl.core.arrays import Layout, all_finite, model_hash
 from parityfl.core.errors import PayloadError
 
 LAYOUT = Layout(("weight", "bias", "scale"), ((2, 3), (2,), ()))
@@ -74,3 +74,20 @@ def test_model_hash_is_of_the_little_endian_bytes():
     assert model_hash(np.array([1, -2], dtype=np.float32)) == expected
     assert model_hash(np.array([1, 0, -2, 0], dtype=np.float32)[::2]) == expected
     assert model_hash(np.array([1, -2], dtype=">f4")) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "finite"),
+    [
+        ([], True),
+        ([0, -1.5, 3e38], True),
+        ([3e38] * 4, True),
+        ([1, np.nan], False),
+        ([np.inf, 1], False),
+        ([-np.inf, np.inf], False),
+        ([3e38, np.nan], False),
+    ],
+)
+def test_what_is_not_finite_is_found(values: list[float], finite: bool) -> None:
+    """Also where the squares of finite numbers, or their sum, are too large for float32."""
+    assert all_finite(np.array(values, dtype=np.float32)) is finite

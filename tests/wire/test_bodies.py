@@ -3,10 +3,12 @@
 import asyncio
 import gc
 import mmap
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from parityfl.core.errors import UnfinishedError
@@ -47,6 +49,19 @@ def test_a_body_is_read_as_it_was_sent(size: int, budget: int, tells: bool, tmp_
         set_aside(body.content)
         assert bytes(body.content) == data
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does not tell what of a file is in memory")
+def test_what_was_read_of_a_file_leaves_memory(tmp_path: Path) -> None:
+    bodies, data = Bodies(tmp_path, buffered=0), content(LARGE)
+    first, second = read(bodies, data, LARGE), read(bodies, data, LARGE)  # the first has the buffer
+    vector = np.frombuffer(second.content, dtype=np.uint8)[4:]
+    total = int(vector.sum())
+    before = psutil.Process().memory_info().shared
+    set_aside(vector)
+    assert before - psutil.Process().memory_info().shared > LARGE // 2
+    assert int(vector.sum()) == total
+    assert bytes(first.content) == data
 
 
 @pytest.mark.parametrize(("limit", "declared"), [(6, None), (6, 7), (LARGE, LARGE + 1), (LARGE, 10**30), (LARGE, None)])
