@@ -1,5 +1,6 @@
 """Jobs for a crew that need no workbench; in a module of their own, since a worker's process imports them by name."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -21,7 +22,10 @@ class Echo:
 
 @dataclass(frozen=True)
 class Die:
-    """Kills its process: each time, or the first time only, which it remembers by a file."""
+    """Kills its process: each time, or the first time only, which it remembers by a file.
+
+    Only a worker's: a test whose crew brings it home fails, where its process would vanish and the others wait for it.
+    """
 
     repeatable: ClassVar[bool] = False
 
@@ -32,6 +36,7 @@ class Die:
             return "alive"
         if self.once:
             open(self.once, "w").close()
+        assert multiprocessing.parent_process() is not None, "a job that kills was given to the process of the tests"
         os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(60)
         return "never"
