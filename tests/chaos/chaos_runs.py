@@ -119,8 +119,8 @@ def out_of_devices(folder: Path) -> Row:
         found = until(lambda: [w for w in log_of(out).split() if w.startswith("http://127")], "the coordinator listens")
         device = python(HERE / "chaos_device.py", "--server", found[-1], "--devices", "h0", "--think", 0.1)
         until(lambda: httpx.get(f"{found[-1]}/rounds").json(), "a round")
-        end(device)
         began = time.monotonic()
+        end(device)
         health = until(lambda: _ended(f"{found[-1]}/health"), "the run has ended")
         seconds = time.monotonic() - began
         assert "max_idle_rounds" in health["reason"], health

@@ -126,6 +126,26 @@ def test_a_worker_killed_while_idle_costs_nothing(bench: Workbench) -> None:
     assert [number for number, _ in results] == [0, 1, 2, 3]
 
 
+def test_the_job_that_was_under_way_is_charged_whoever_hears_of_the_death_first(bench: Workbench) -> None:
+    """Echo meets the dead pool while the event loop has not yet looked at what became of Die."""
+
+    async def main() -> list[Any]:
+        with local_crew(bench, 2, lambda _: None) as crew:
+            worker: Any = crew._workers[0]
+            await worker.run(Echo(0))  # it can work, so what it is given now goes to its process at once
+            life, until = worker._life, time.monotonic() + 60
+            dying = asyncio.create_task(worker.run(Die()))
+            await asyncio.sleep(0)
+            while life.victim is None and time.monotonic() < until:
+                time.sleep(0.001)  # the loop is to stand still
+            return await asyncio.gather(worker.run(Echo(1)), dying, return_exceptions=True)
+
+    first, dead = asyncio.run(main())
+    assert (first.at_work, first.usable) == (False, True)
+    assert (dead.at_work, dead.usable) == (True, True)
+    assert dead.reason == first.reason == "its worker process died"
+
+
 def test_workers_that_cannot_be_kept_alive_leave_the_work_to_this_process(bench: Workbench) -> None:
     async def work(crew: Crew) -> list[Any]:
         lost = [result async for result in crew.run([Die()] * 4)]

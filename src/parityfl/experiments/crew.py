@@ -160,9 +160,8 @@ class Crew:
             try:
                 result = await worker.run(job)
             except WorkerLostError as loss:
-                expected = worker not in self._workers
                 self._account_for(worker, loss)
-                cost += loss.at_work and not expected
+                cost += loss.at_work
                 if cost >= CHANCES and not job.repeatable:
                     return Lost(loss.reason)
             except MemoryError as error:

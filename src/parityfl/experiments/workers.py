@@ -23,7 +23,7 @@ from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 
@@ -95,44 +95,67 @@ class WorkerProcess:
 
     async def run(self, job: Job[R]) -> R:
         """Do a job in the worker's process."""
-        pool, at_work, place = self._pool, False, self._shelf.lend()
+        life, future, place = self._life, None, self._shelf.lend()
         try:
-            await asyncio.shield(self._ready)
-            future = pool.submit(_run, job, None if place is None else place.number)
-            future.add_done_callback(partial(_hold, place))
-            at_work = True
+            await asyncio.shield(life.ready)
+            future = life.pool.submit(_run, job, None if place is None else place.number)
+            future.add_done_callback(partial(life.over, place))
             result = await asyncio.wrap_future(future)
         except BrokenProcessPool:
-            raise self._loss(pool, at_work) from None
+            usable = self._bury(life)
+            at_work = life.death != "" and future is not None and future is life.victim
+            raise WorkerLostError(life.death, at_work, usable) from None
         self._deaths = 0
         return collect(result, place)
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
         self._closed = True
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._ready.add_done_callback(_kill)
+        self._life.pool.shutdown(wait=False, cancel_futures=True)
+        self._life.ready.add_done_callback(_kill)
 
     def _start(self) -> None:
-        self._pool = ProcessPoolExecutor(1, worker_context(), initializer=_begin, initargs=(self._station, self._shelf))
-        self._ready = asyncio.create_task(asyncio.to_thread(_meet, self._pool))
+        pool = ProcessPoolExecutor(1, worker_context(), initializer=_begin, initargs=(self._station, self._shelf))
+        self._life = _Life(pool, asyncio.create_task(asyncio.to_thread(_meet, pool)))
 
-    def _loss(self, pool: ProcessPoolExecutor, at_work: bool) -> WorkerLostError:
-        """Replace the dead process, once for all jobs that it had; the first of them is what it was working on."""
-        if self._closed or pool is not self._pool:
-            return WorkerLostError("", at_work=False, usable=not self._closed)
+    def _bury(self, life: _Life) -> bool:
+        """Replace a dead process, once for all jobs that it had; return whether the worker can go on."""
+        if self._closed or life is not self._life:
+            return not self._closed
         self._deaths += 1
         before, self._oom_kills = self._oom_kills, _oom_kills()
         starved = self._oom_kills > before
-        reason = "its worker process was killed for want of memory" if starved else "its worker process died"
+        life.death = "its worker process was killed for want of memory" if starved else "its worker process died"
         usable = self._deaths <= PATIENCE and not starved
         if usable:
             self._start()
-        return WorkerLostError(reason, at_work, usable)
+        return usable
 
 
-def _hold(place: Place | None, done: Future[R | Left]) -> None:
-    """Keep a place until the job that writes to it is over, also one that nobody waits for any more."""
+@dataclass
+class _Life:
+    """One process of a worker.
+
+    Attributes:
+        pool: runs it.
+        ready: done when it can work.
+        victim: what it was working on when it ended. A job that meets the dead pool may hear of the end before that
+            one does, so who hears first says nothing.
+        death: how it ended; empty while it lives, and when it was ended on purpose.
+    """
+
+    pool: ProcessPoolExecutor
+    ready: asyncio.Task[psutil.Process]
+    victim: Future[Any] | None = None
+    death: str = ""
+
+    def over(self, place: Place | None, done: Future[Any]) -> None:
+        """Note the first job that a dead pool gives up, which gives them up in the order in which they were given.
+
+        Until then `place` is held, also for a job that nobody waits for any more: the process may still write there.
+        """
+        if self.victim is None and not done.cancelled() and isinstance(done.exception(), BrokenProcessPool):
+            self.victim = done
 
 
 _place: tuple[Workbench, Board, Shelf] | None = None
