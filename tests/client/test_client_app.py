@@ -15,7 +15,7 @@ from network import LAYOUT, RUN, SAMPLES, WEIGHTS, NumpyWorkbench, run, served, 
 from parityfl.client.app import create_app
 from parityfl.client.service import DeviceHost
 from parityfl.config import Config
-from parityfl.wire.digests import CONTENT_DIGEST, content_digest, digest_of, model_digest
+from parityfl.wire.digests import CONTENT_DIGEST, content_digest, digest_of, is_intact, model_digest
 from parityfl.wire.payload import assemble, unpack
 from parityfl.wire.schemas import (
     SAFETENSORS,
@@ -357,12 +357,14 @@ def test_a_document_that_was_changed_on_the_way_is_not_trained_from() -> None:
 
     async def main() -> None:
         async with hosting("h0") as rig:
-            document, wrong = train_document(rig.config), content_digest(digest_of([b"other"]))
-            spoiled = await rig.http.post("/train", content=document, headers={CONTENT_DIGEST: wrong})
-            assert_problem(spoiled, 400, "changed on the way")
+            document, other = train_document(rig.config), digest_of([b"other"])
+            for wrong in (content_digest(other), content_digest(other, (8, 9)), "blake3-parts=:AAAA:", "blake3=:AAAA:"):
+                spoiled = await rig.http.post("/train", content=document, headers={CONTENT_DIGEST: wrong})
+                assert_problem(spoiled, 400, "changed on the way")
             response = await rig.http.post("/train", content=document, headers={CONTENT_DIGEST: "md5=:AAAA:"})
             opened(response)
-            assert response.headers[CONTENT_DIGEST] == content_digest(digest_of([response.content]))
+            assert await is_intact(response.headers[CONTENT_DIGEST], response.content)
+            assert not await is_intact(response.headers[CONTENT_DIGEST], response.content + b"?")
             assert rig.benches[0].trained == [(1, 0)]
 
     run(main())

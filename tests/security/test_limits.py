@@ -33,7 +33,7 @@ def application(stall_s: float = 5.0) -> FastAPI:
 
     @app.post("/streamed")
     async def streamed(request: Request) -> int:
-        return len((await Bodies().read(request.stream(), 100, None, "model.name")).content)
+        return len((await Bodies().read(request.stream(), 100, {}, "model.name")).content)
 
     return app
 

@@ -29,6 +29,7 @@ from parityfl.core.types import Outcome
 from parityfl.engine.fleet import ClientEvaluation, Observer, Reply, TrainTask
 from parityfl.web.problems import problem
 from parityfl.web.server import bind, port_of
+from parityfl.wire.digests import CONTENT_DIGEST
 from parityfl.wire.schemas import WORK_ID, WORK_PATH, Registration, RegistrationReply, StatusReply
 from parityfl.wire.signing import HEADER, NONCE_HEADER, Token
 
@@ -379,12 +380,13 @@ async def forging(fleet: HttpFleet, status: int, times: int) -> AsyncIterator[li
         if len(answered) < times:
             answered.append(status)
             return problem(status, "what h0 kept is lost")
-        headers = {name: request.headers[name] for name in (HEADER, "Content-Type")}
+        headers = {name: request.headers[name] for name in (HEADER, CONTENT_DIGEST, "Content-Type")}
         body = await request.body()
         async with httpx.AsyncClient() as http:
             answer = await http.post(f"{real}/train", content=body, headers=headers)
         answered.append(answer.status_code)
-        return Response(answer.content, answer.status_code, {HEADER: answer.headers[HEADER]})
+        told = {name: answer.headers[name] for name in (HEADER, CONTENT_DIGEST) if name in answer.headers}
+        return Response(answer.content, answer.status_code, told)
 
     async with served(app) as http:
         member.port = http.base_url.port

@@ -15,7 +15,7 @@ from parityfl.core.errors import UnfinishedError
 from parityfl.web.bodies import Bodies, Body, set_aside
 from parityfl.web.problems import TooLargeError
 from parityfl.wire.aside import SMALL_BYTES
-from parityfl.wire.digests import digest_of
+from parityfl.wire.digests import CONTENT_DIGEST, agrees, content_digest, digest_of
 
 LARGE = 4 * SMALL_BYTES
 
@@ -30,7 +30,8 @@ async def pieces(data: bytes) -> AsyncIterator[bytes]:
 
 
 def read(bodies: Bodies, data: bytes, declared: int | None = None, limit: int = 2 * LARGE) -> Body:
-    return asyncio.run(bodies.read(pieces(data), limit, None if declared is None else str(declared), "model.name"))
+    headers = {} if declared is None else {"Content-Length": str(declared)}
+    return asyncio.run(bodies.read(pieces(data), limit, headers, "model.name"))
 
 
 def lies_in_a_file(body: Body) -> bool:
@@ -49,6 +50,20 @@ def test_a_body_is_read_as_it_was_sent(size: int, budget: int, tells: bool, tmp_
         set_aside(body.content)
         assert bytes(body.content) == data
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("budget", [0, 2 * LARGE])
+@pytest.mark.parametrize("size", [SMALL_BYTES, LARGE])
+def test_a_body_is_hashed_by_the_parts_that_it_tells(size: int, budget: int) -> None:
+    """What came has other parts than were told: its digest is of those that came, and is not the one that was told."""
+    data, bodies = content(size), Bodies(buffered=budget)
+    kept = [read(bodies, data, size)]  # has the buffer that there is always
+    for came in (data, data[:-1]):
+        told = content_digest(digest_of([data], (1500, size - 1500)), (1500, size - 1500))
+        headers = {"Content-Length": str(len(came)), CONTENT_DIGEST: told}
+        kept.append(asyncio.run(bodies.read(pieces(came), size, headers)))
+        assert kept[-1].digest == digest_of([came], (1500, size - 1500))
+        assert agrees(told, kept[-1].digest) == (came == data)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does not tell what of a file is in memory")
@@ -72,7 +87,7 @@ def test_more_than_the_limit_is_refused(limit: int, declared: int | None) -> Non
 
 def test_a_length_that_is_none_is_not_believed() -> None:
     for declared in ("-1", "1e9", "", "many", "\u00b2"):
-        body = asyncio.run(Bodies().read(pieces(b"seven b"), 100, declared))
+        body = asyncio.run(Bodies().read(pieces(b"seven b"), 100, {"Content-Length": declared}))
         assert bytes(body.content) == b"seven b"
 
 

@@ -3,8 +3,19 @@
 import numpy as np
 import pytest
 from blake3 import blake3
+from hypothesis import given
+from hypothesis import strategies as st
 
-from parityfl.wire.digests import SHARED_BYTES, digest_of, model_digest
+from parityfl.wire.digests import (
+    SHARED_BYTES,
+    agrees,
+    content_digest,
+    digest_of,
+    digest_of_parts,
+    is_known,
+    lengths_in,
+    model_digest,
+)
 
 
 @pytest.mark.parametrize("size", [0, 1, SHARED_BYTES - 1, SHARED_BYTES, SHARED_BYTES + 1025])
@@ -19,3 +30,43 @@ def test_a_models_digest_is_of_the_little_endian_bytes() -> None:
     assert model_digest(np.array([1, -2], dtype=np.float32)) == expected
     assert model_digest(np.array([1, 0, -2, 0], dtype=np.float32)[::2]) == expected
     assert model_digest(np.array([1, -2], dtype=">f4")) == expected
+
+
+@given(st.lists(st.binary(max_size=40), min_size=1, max_size=4), st.integers(1, 50))
+def test_a_body_in_parts_has_the_digest_of_their_digests(parts: list[bytes], step: int) -> None:
+    """However it is cut on its way, and whether its parts were hashed before or while it comes."""
+    body, lengths = b"".join(parts), [len(part) for part in parts]
+    pieces = [body[start : start + step] for start in range(0, len(body), step)]
+    known = digest_of_parts([(len(part), digest_of([part])) for part in parts])
+    assert digest_of(pieces, lengths) == known
+    assert agrees(content_digest(known, lengths), known)
+    assert lengths_in(content_digest(known, lengths)) == tuple(lengths)
+
+
+@given(st.binary(max_size=40), st.binary(max_size=40), st.lists(st.integers(0, 90), min_size=1, max_size=4))
+def test_no_two_bodies_have_one_digest(body: bytes, other: bytes, lengths: list[int]) -> None:
+    if body != other:
+        assert digest_of([body], lengths) != digest_of([other], lengths)
+    assert digest_of([body], lengths) != digest_of([body])
+
+
+def test_a_digest_of_parts_is_that_of_no_body_that_is_written_like_them() -> None:
+    written = (1).to_bytes(8, "little") + bytes.fromhex(digest_of([b"a"]))
+    assert digest_of([b"a"], (1,)) not in {digest_of([written]), digest_of([b"a"])}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "blake3-parts=:AAAA:",
+        'blake3-parts=:AAAA:;lengths=""',
+        'blake3-parts=:AAAA:;lengths="1 2 3 4 5 6 7 8 9"',
+        'blake3-parts=:AAAA:;lengths="1 -2"',
+        'blake3-parts=:AAAA:;lengths="1111111111111111"',
+        "blake3=:AAAA:",
+    ],
+)
+def test_a_header_that_is_half_understood_agrees_with_nothing(header: str) -> None:
+    assert is_known(header)
+    assert lengths_in(header) == ()
+    assert not agrees(header, digest_of([b"body"]))

@@ -19,8 +19,8 @@ from parityfl.web.documents import DocumentResponse
 from parityfl.web.limits import Paced
 from parityfl.web.problems import ProblemError
 from parityfl.web.version import VERSION
-from parityfl.wire.digests import CONTENT_DIGEST, agrees, content_digest, digest, is_known
-from parityfl.wire.payload import Buffer
+from parityfl.wire.digests import CONTENT_DIGEST, agrees, content_digest, digest_of, is_known
+from parityfl.wire.payload import Payload
 from parityfl.wire.schemas import SAFETENSORS, DeviceStatus, EvaluateReply, EvaluateRequest, Health, TrainRequest
 from parityfl.wire.signing import Proof
 
@@ -67,7 +67,7 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         body = await _read(request, proof)
         training = host.train(body.content, request.is_disconnected, intact=_tells_digest(request))
         learned = await _while_asked(request, training)
-        return DocumentResponse(learned, await _about(proof, *learned.parts))
+        return _document(proof, learned)
 
     @app.post(
         "/evaluate",
@@ -81,13 +81,14 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         body = await _read(request, proof)
         evaluation = host.evaluate(body.content, intact=_tells_digest(request))
         measured = (await _while_asked(request, evaluation)).model_dump_json().encode()
-        return Response(measured, media_type="application/json", headers=await _about(proof, measured))
+        hashed = digest_of([measured])
+        headers = {CONTENT_DIGEST: content_digest(hashed), **known.prove(proof, hashed)}
+        return Response(measured, media_type="application/json", headers=headers)
 
     @app.get("/initial", response_class=Response, responses={200: {"content": _BINARY}, **problems.responses(401)})
     async def initial(request: Request) -> Response:
         """Return the model before the first round, for a coordinator that cannot build it."""
-        proof, document = known.identify(request), await host.initial()
-        return DocumentResponse(document, await _about(proof, *document.parts))
+        return _document(known.identify(request), await host.initial())
 
     @app.get("/health")
     async def health() -> Health:
@@ -100,16 +101,16 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         return host.statuses()
 
     async def _read(request: Request, proof: Proof | None) -> Body:
-        declared, limit = request.headers.get("Content-Length"), await host.max_bytes()
-        body = await bodies.read(request.stream(), limit, declared, "what this model needs: model.name")
+        limit = await host.max_bytes()
+        body = await bodies.read(request.stream(), limit, request.headers, "what this model needs: model.name")
         if not agrees(request.headers.get(CONTENT_DIGEST), body.digest):
             raise ProblemError(400, f"the document was changed on the way: it does not match its {CONTENT_DIGEST}")
         known.check_body(proof, body.digest)
         return body
 
-    async def _about(proof: Proof | None, *parts: Buffer) -> dict[str, str]:
-        body = await digest(*parts)
-        return {CONTENT_DIGEST: content_digest(body), **known.prove(proof, body)}
+    def _document(proof: Proof | None, learned: Payload) -> Response:
+        about = {CONTENT_DIGEST: learned.content_digest}
+        return DocumentResponse(learned, {**about, **known.prove(proof, learned.digest)})
 
     return app
 

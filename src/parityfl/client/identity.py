@@ -20,7 +20,7 @@ from parityfl.core.errors import FolderError
 from parityfl.web.access import target_of
 from parityfl.web.problems import ProblemError, detail_of
 from parityfl.web.secrets import JOIN_TOKEN, write_secret
-from parityfl.wire.digests import digest, digest_of
+from parityfl.wire.digests import CONTENT_DIGEST, digest, digest_of
 from parityfl.wire.signing import (
     HEADER,
     NONCE_HEADER,
@@ -172,14 +172,14 @@ class Identity(httpx.Auth):
         coordinator = self._coordinator
         if coordinator is None:
             raise httpx.LocalProtocolError("no coordinator has taken these devices yet", request=request)
-        body = await digest(await request.aread())
+        body = await digest(await request.aread(), request.headers.get(CONTENT_DIGEST))
         proof = self._party.sign(coordinator, request.method, request.url.raw_path.decode("ascii"), body)
         request.headers[HEADER] = proof.written()
         response = yield request
         if response.status_code != httpx.codes.UNAUTHORIZED:
             try:
                 answer = Proof.read(response.headers.get(HEADER))
-                content = await digest(await response.aread())
+                content = await digest(await response.aread(), response.headers.get(CONTENT_DIGEST))
                 require_body(answer, content)
                 check_answer(proof, coordinator, answer, response.status_code, content, headers=response.headers)
             except ProofError as error:

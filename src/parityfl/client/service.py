@@ -258,8 +258,8 @@ class DeviceHost:
     async def initial(self) -> Payload:
         """Return the document of the model before the first round, as this process has built it."""
         run = await self._when_loaded()
-        weights = run.workbench.initial_weights()
-        reply = InitialReply(model=run.config.model_name, seed=run.config.seed, model_digest=model_digest(weights))
+        weights = await asyncio.to_thread(lambda: pack(run.workbench.initial_weights()))
+        reply = InitialReply(model=run.config.model_name, seed=run.config.seed, model_digest=weights.digest)
         return assemble(reply, {"model": weights}, run.workbench.layout)
 
     def close(self) -> None:

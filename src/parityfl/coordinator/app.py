@@ -23,7 +23,7 @@ from parityfl.web.documents import DocumentResponse
 from parityfl.web.limits import BodyLimit, Paced
 from parityfl.web.problems import ProblemError, TooLargeError
 from parityfl.web.version import VERSION
-from parityfl.wire.digests import CONTENT_DIGEST, EMPTY, agrees, content_digest, digest, digest_of
+from parityfl.wire.digests import CONTENT_DIGEST, EMPTY, agrees, digest, digest_of
 from parityfl.wire.payload import Payload
 from parityfl.wire.schemas import (
     SAFETENSORS,
@@ -143,10 +143,9 @@ def _add_devices(app: FastAPI, coordinator: Coordinator) -> None:
         found = await coordinator.work(asked, proof)
         if found is None:
             return Response(status_code=204, headers=gate.sign_answer(proof, 204, EMPTY))
-        payload = found.payload or Payload(())
-        body = await digest(*payload.parts)
-        about = {WORK_ID: found.work_id, WORK_PATH: found.path, CONTENT_DIGEST: content_digest(body)}
-        return DocumentResponse(payload, {**about, **gate.sign_answer(proof, 200, body, about)})
+        payload = found.payload or Payload()
+        about = {WORK_ID: found.work_id, WORK_PATH: found.path, CONTENT_DIGEST: payload.content_digest}
+        return DocumentResponse(payload, {**about, **gate.sign_answer(proof, 200, payload.digest, about)})
 
     @app.post("/work/{work_id}/result", status_code=204, responses=problems.responses(400, 401, 404, 408, 413, 422))
     async def result(
@@ -156,8 +155,8 @@ def _add_devices(app: FastAPI, coordinator: Coordinator) -> None:
         signed = _identify(request, proof)
         found = coordinator.unanswered(work_id, signed)
         try:
-            declared = request.headers.get("Content-Length")
-            body = await bodies.read(request.stream(), found.limit, declared, "what this model needs: model.name")
+            limited_by = "what this model needs: model.name"
+            body = await bodies.read(request.stream(), found.limit, request.headers, limited_by)
         except TooLargeError as error:
             found.fail(error)
             raise

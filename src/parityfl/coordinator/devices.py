@@ -22,7 +22,7 @@ from parityfl.coordinator.mailbox import Mailbox
 from parityfl.coordinator.registry import Member
 from parityfl.web.bodies import Bodies
 from parityfl.web.tls import Tls
-from parityfl.wire.digests import CONTENT_DIGEST, agrees, content_digest, digest
+from parityfl.wire.digests import CONTENT_DIGEST, EMPTY, agrees
 from parityfl.wire.payload import Payload
 from parityfl.wire.schemas import SAFETENSORS
 from parityfl.wire.signing import HEADER, ProofError
@@ -89,20 +89,18 @@ class Devices:
         if member.polls:
             return await self.mailbox.ask(member.device_id, path, payload, limit)
         url, method = f"{member.url}{path}", "GET" if payload is None else "POST"
-        body = await digest(*(payload.parts if payload else ()))
-        asked = self.gate.sign(member.device_id, method, path, body)
+        asked = self.gate.sign(member.device_id, method, path, EMPTY if payload is None else payload.digest)
         proof = {} if asked is None else {HEADER: asked.proof.written()}
         request = httpx.Request(
             method,
             url,
-            headers={"Accept-Encoding": "identity", **_describing(payload, body), **proof},
+            headers={"Accept-Encoding": "identity", **_describing(payload), **proof},
             content=None if payload is None else _sent(payload),
             extensions={"timeout": self._timeout},
         )
         response = await self._connections.handle_async_request(request)
         async with aclosing(response):
-            declared = response.headers.get("Content-Length")
-            read = await self.bodies.read(response.aiter_raw(), limit, declared)
+            read = await self.bodies.read(response.aiter_raw(), limit, response.headers)
         answer, found = Answer(response.status_code, read.content), read.digest
         if not agrees(response.headers.get(CONTENT_DIGEST), found):
             raise httpx.RemoteProtocolError(
@@ -121,11 +119,11 @@ class Devices:
             raise httpx.RemoteProtocolError(reason) from None
 
 
-def _describing(payload: Payload | None, body: str) -> dict[str, str]:
-    """Return the headers that describe a document with the digest `body`."""
+def _describing(payload: Payload | None) -> dict[str, str]:
+    """Return the headers that describe a document."""
     if payload is None:
         return {}
-    return {"Content-Type": SAFETENSORS, "Content-Length": str(len(payload)), CONTENT_DIGEST: content_digest(body)}
+    return {"Content-Type": SAFETENSORS, "Content-Length": str(len(payload)), CONTENT_DIGEST: payload.content_digest}
 
 
 async def _sent(payload: Payload) -> AsyncIterator[bytes]:

@@ -345,7 +345,7 @@ class HttpFleet:
             control=vectors.get("control"),
             personal_accuracy=reply.personal_accuracy,
         )
-        fault = fault_of(update, self.config.security.max_update_norm)
+        fault = fault_of(update, self.config.security.max_update_norm, finite=True)  # else it was not unpacked
         if fault:
             raise UnusableError(fault)
         if form == PLAIN:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from parityfl.core.types import Vector
 from parityfl.engine.fleet import TrainTask
-from parityfl.wire.digests import model_digest
 from parityfl.wire.payload import PLAIN, Form, Packed, pack
 
 Forms = Mapping[Form, Packed]
@@ -16,7 +15,7 @@ Forms = Mapping[Form, Packed]
 
 def pack_both(vector: Vector, form: Form) -> Forms:
     """Return a vector, as it is to arrive, in `form` and plainly."""
-    return {PLAIN: pack(vector), form: pack(vector, form)}
+    return {each: pack(vector, each) for each in {PLAIN, form}}
 
 
 @dataclass(frozen=True)
@@ -25,16 +24,19 @@ class PackedModel:
 
     Attributes:
         forms: its parameters.
-        digest: its hash.
     """
 
     forms: Forms
-    digest: str
+
+    @property
+    def digest(self) -> str:
+        """Its `parityfl.wire.digests.model_digest`."""
+        return self.forms[PLAIN].digest
 
     @staticmethod
     def of(vector: Vector, form: Form) -> PackedModel:
-        """Pack and hash a model, as it is to arrive."""
-        return PackedModel(pack_both(vector, form), model_digest(vector))
+        """Pack a model, as it is to arrive."""
+        return PackedModel(pack_both(vector, form))
 
 
 @dataclass(frozen=True)

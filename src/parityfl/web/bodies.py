@@ -12,7 +12,7 @@ import asyncio
 import mmap
 import weakref
 from collections import deque
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,14 +20,14 @@ from tempfile import TemporaryFile
 from typing import IO, TypeVar
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from parityfl.core.errors import UnfinishedError
 from parityfl.core.types import Vector
 from parityfl.web.limits import because, declared_length
 from parityfl.web.problems import TooLargeError
-from parityfl.wire.aside import SMALL_BYTES
+from parityfl.wire.aside import SMALL_BYTES, aside
+from parityfl.wire.digests import CONTENT_DIGEST, Hasher, digest_of, lengths_in
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class Body:
 
     Attributes:
         content: its bytes; where they are a view, its memory is used again when no view is left.
-        digest: its BLAKE3, in hexadecimal.
+        digest: its BLAKE3, in hexadecimal, by the parts that its header tells.
     """
 
     content: Content
@@ -79,29 +79,32 @@ class Bodies:
         self._folder = folder
         self._buffers = _Buffers(buffered)
 
-    async def read(self, stream: AsyncIterable[bytes], limit: int, declared: str | None, setting: str = "") -> Body:
+    async def read(
+        self, stream: AsyncIterable[bytes], limit: int, headers: Mapping[str, str], setting: str = ""
+    ) -> Body:
         """Return what a stream brings.
 
         Args:
             stream: the pieces.
             limit: how many bytes are taken.
-            declared: the header Content-Length, which need not tell the truth.
+            headers: say how long it is and how it is hashed, and need not tell the truth.
             setting: what the limit comes from, for the message.
 
         Raises:
             TooLargeError: there are more than `limit`; no more than that was kept.
             UnfinishedError: the disk is full.
         """
-        size = min(declared_length(declared), limit)
-        state, taken = blake3(), limit if size <= SMALL_BYTES else size
-        pieces = _checked(stream, taken, setting, state)
+        size = min(declared_length(headers.get("Content-Length")), limit)
+        lengths = lengths_in(headers.get(CONTENT_DIGEST))
+        pieces = _checked(stream, limit if size <= SMALL_BYTES else size, setting)
         if size <= SMALL_BYTES:
             content = await _into_memory(pieces)
         elif (buffer := self._buffers.lend(size)) is not None:
             content = await _into_buffer(pieces, buffer)
         else:
-            content = await _into_file(pieces, self._folder)
-        return Body(content, state.hexdigest())
+            return await _into_file(pieces, self._folder, Hasher(lengths))
+        # only now: the thread that reads has enough to do, and the core of who sends is free by now
+        return Body(content, await aside(len(content), digest_of, (content,), lengths))
 
     def lay_aside(self, vector: Vector) -> Vector:
         """Return a vector, one that is large as a copy in a file that waits there for its turn; for a thread.
@@ -116,14 +119,13 @@ class Bodies:
         return np.frombuffer(content, dtype=vector.dtype)
 
 
-async def _checked(stream: AsyncIterable[bytes], limit: int, setting: str, state: blake3) -> AsyncIterable[bytes]:
-    """Pass the pieces on, no more than `limit` bytes, and hash them."""
+async def _checked(stream: AsyncIterable[bytes], limit: int, setting: str) -> AsyncIterable[bytes]:
+    """Pass the pieces on, no more than `limit` bytes."""
     left = limit
     async for chunk in stream:
         left -= len(chunk)
         if left < 0:
             raise TooLargeError(f"the body has more than the {limit} bytes that are taken here{because(setting)}")
-        state.update(chunk)
         yield chunk
 
 
@@ -142,11 +144,17 @@ async def _into_buffer(pieces: AsyncIterable[bytes], buffer: memoryview) -> Cont
     return buffer[:size]
 
 
-async def _into_file(pieces: AsyncIterable[bytes], folder: Path | None) -> Content:
+async def _into_file(pieces: AsyncIterable[bytes], folder: Path | None, hasher: Hasher) -> Body:
+    """Hash what comes before it goes: to hash it later would bring all of it back into memory."""
     with await asyncio.to_thread(_on_disk, folder, lambda: TemporaryFile(dir=folder)) as file:
+
+        def take(chunk: bytes) -> None:
+            hasher.update(chunk)
+            file.write(chunk)
+
         async for chunk in pieces:
-            await asyncio.to_thread(_on_disk, folder, partial(file.write, chunk))
-        return await asyncio.to_thread(_on_disk, folder, partial(_mapped, file))
+            await asyncio.to_thread(_on_disk, folder, partial(take, chunk))
+        return Body(await asyncio.to_thread(_on_disk, folder, partial(_mapped, file)), hasher.hexdigest())
 
 
 def _written(vector: Vector, folder: Path | None) -> Content:

@@ -1,9 +1,14 @@
 """BLAKE3 of bodies, with the header that carries it, and of models.
 
-The header has the syntax of RFC 9530, whose registry does not list BLAKE3: it hashes a model several times faster than
-SHA-256, and every model is hashed at both ends of every way that it goes.
+BLAKE3 hashes a model several times faster than SHA-256, and every model is hashed at both ends of every way that it
+goes. A document is hashed in parts, its head and each of its vectors by itself, and its digest is that of the parts'
+lengths and digests: so a model that many documents carry is hashed once for all of them.
+
+The header has the syntax of RFC 9530, whose registry lists neither `blake3` nor `blake3-parts`.
 """
 
+import re
+import sys
 from base64 import b64encode
 from collections.abc import Sequence
 
@@ -22,18 +27,65 @@ EMPTY = blake3().hexdigest()
 SHARED_BYTES = 2**22
 """What is worth being hashed on all cores at once."""
 
+Piece = bytes | bytearray | memoryview
 
-def digest_of(parts: Sequence[bytes | bytearray | memoryview]) -> str:
-    """Return the digest of a body in pieces; the interpreter is free while large pieces are hashed."""
-    state = blake3(max_threads=blake3.AUTO if sum(map(len, parts)) >= SHARED_BYTES else 1)
-    for part in parts:
-        state.update(part)
+_PARTS = "parityfl 2026-11-24 parts of a body"
+"""Sets apart, as BLAKE3 has it, a digest of parts from that of a body which is written like them."""
+_LENGTHS = re.compile(r'blake3-parts=:[^:]*:;lengths="(\d{1,15}(?: \d{1,15}){0,7})"')
+
+
+class Hasher:
+    """Hashes a body while it comes.
+
+    Args:
+        lengths: of its parts, in bytes; empty where it is hashed as a whole. The last part takes what comes, so that
+            what is longer or shorter than it should be has another digest.
+        threads: how many cores may be used.
+    """
+
+    def __init__(self, lengths: Sequence[int] = (), threads: int = 1) -> None:
+        self._in_parts = bool(lengths)
+        self._rooms = [*lengths[:-1], sys.maxsize]
+        self._states = [(room, blake3(max_threads=threads)) for room in self._rooms]
+
+    def update(self, piece: Piece) -> None:
+        """Take the next piece, of any size; the interpreter is free while a large one is hashed."""
+        view = memoryview(piece)
+        for number, (_, state) in enumerate(self._states):
+            taken = view[: self._rooms[number]]
+            self._rooms[number] -= len(taken)
+            state.update(taken)
+            view = view[len(taken) :]
+            if not view:
+                return
+
+    def hexdigest(self) -> str:
+        """Return the digest of what has come."""
+        if not self._in_parts:
+            return self._states[0][1].hexdigest()
+        rooms = zip(self._states, self._rooms, strict=True)
+        return digest_of_parts([(room - left, state.hexdigest()) for (room, state), left in rooms])
+
+
+def digest_of(pieces: Sequence[Piece], lengths: Sequence[int] = ()) -> str:
+    """Return the digest of a body in pieces, of which `lengths` says what its parts are; see `Hasher`."""
+    hasher = Hasher(lengths, blake3.AUTO if sum(map(len, pieces)) >= SHARED_BYTES else 1)
+    for piece in pieces:
+        hasher.update(piece)
+    return hasher.hexdigest()
+
+
+def digest_of_parts(parts: Sequence[tuple[int, str]]) -> str:
+    """Return the digest of a body whose parts have these lengths and digests."""
+    state = blake3(derive_key_context=_PARTS)
+    for length, digest in parts:
+        state.update(length.to_bytes(8, "little") + bytes.fromhex(digest))
     return state.hexdigest()
 
 
-async def digest(*parts: bytes | bytearray | memoryview) -> str:
-    """Return the digest of a body in pieces, off the event loop where it takes a while."""
-    return await aside(sum(map(len, parts)), digest_of, parts)
+async def digest(body: Piece, header: str | None = None) -> str:
+    """Return the digest of a body in the parts that `CONTENT_DIGEST` names, off the event loop if it takes a while."""
+    return await aside(len(body), digest_of, (body,), lengths_in(header))
 
 
 def model_digest(vector: Vector) -> str:
@@ -41,21 +93,30 @@ def model_digest(vector: Vector) -> str:
     return digest_of((np.ascontiguousarray(vector, dtype="<f4").view(np.uint8).data,))
 
 
-def content_digest(hexadecimal: str) -> str:
-    """Return the value of `CONTENT_DIGEST` for a digest."""
-    return f"blake3=:{b64encode(bytes.fromhex(hexadecimal)).decode('ascii')}:"
+def content_digest(hexadecimal: str, lengths: Sequence[int] = ()) -> str:
+    """Return the value of `CONTENT_DIGEST` for a digest, of parts with these lengths if there are any."""
+    encoded = b64encode(bytes.fromhex(hexadecimal)).decode("ascii")
+    if not lengths:
+        return f"blake3=:{encoded}:"
+    return f'blake3-parts=:{encoded}:;lengths="{" ".join(map(str, lengths))}"'
+
+
+def lengths_in(header: str | None) -> tuple[int, ...]:
+    """Return the lengths of a body's parts that its header tells; none where it is hashed as a whole."""
+    found = _LENGTHS.fullmatch(header or "")
+    return () if found is None else tuple(map(int, found[1].split()))
 
 
 def is_known(header: str | None) -> bool:
-    """Return whether a header says what a body should be, by the digest that is known here."""
-    return header is not None and header.startswith("blake3=")
+    """Return whether a header says what a body should be, by a digest that is known here."""
+    return header is not None and header.startswith(("blake3=", "blake3-parts="))
 
 
 def agrees(header: str | None, hexadecimal: str) -> bool:
     """Return whether a body with this digest is what its header says, or it says nothing that is known here."""
-    return not is_known(header) or header == content_digest(hexadecimal)
+    return not is_known(header) or header == content_digest(hexadecimal, lengths_in(header))
 
 
-async def is_intact(header: str | None, body: bytes | bytearray) -> bool:
+async def is_intact(header: str | None, body: Piece) -> bool:
     """Return whether a body is what its header says; see `agrees`."""
-    return agrees(header, await digest(body))
+    return agrees(header, await digest(body, header))

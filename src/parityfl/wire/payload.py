@@ -28,6 +28,7 @@ from pydantic import BaseModel, ValidationError
 from parityfl.core.arrays import Layout, all_finite
 from parityfl.core.errors import ParityflError, PayloadError, UnusableError
 from parityfl.core.types import Vector
+from parityfl.wire.digests import EMPTY, content_digest, digest_of, digest_of_parts
 from parityfl.wire.schemas import Compression, Dtype
 
 METADATA_KEY = "parityfl"
@@ -51,19 +52,32 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Payload:
-    """A document in pieces, so that many can share the bytes of one model.
+    """A document in parts, so that many can share the bytes of one model, and the hash of them.
 
     Attributes:
-        parts: the pieces in order.
+        parts: the parts in order.
+        digests: each one's BLAKE3, in hexadecimal.
     """
 
-    parts: tuple[memoryview, ...]
+    parts: tuple[memoryview, ...] = ()
+    digests: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
     def __bytes__(self) -> bytes:
         return b"".join(self.parts)
+
+    @property
+    def digest(self) -> str:
+        """The digest of the document, from those of its parts."""
+        parts = zip(map(len, self.parts), self.digests, strict=True)
+        return digest_of_parts(list(parts)) if self.parts else EMPTY
+
+    @property
+    def content_digest(self) -> str:
+        """What `parityfl.wire.digests.CONTENT_DIGEST` says of it."""
+        return content_digest(self.digest, list(map(len, self.parts)))
 
     def chunks(self, size: int = CHUNK_BYTES) -> Iterator[memoryview]:
         """Yield the document in pieces of at most `size` bytes, without copying it."""
@@ -89,23 +103,26 @@ PLAIN = Form()
 
 @dataclass(frozen=True)
 class Packed:
-    """A vector as it is written, so that it is rounded and compressed once for all documents that carry it.
+    """A vector as it is written, so that it is rounded, compressed and hashed once for all documents that carry it.
 
     Attributes:
         form: how.
         size: how many numbers.
         data: the bytes; where `form` is plain, the vector's own.
+        digest: their BLAKE3, in hexadecimal; where `form` is plain, `parityfl.wire.digests.model_digest`.
     """
 
     form: Form
     size: int
     data: memoryview
+    digest: str
 
 
 def pack(vector: Vector, form: Form = PLAIN) -> Packed:
     """Return a vector of shape (d,) as it is written; where `form` is plain its bytes must not change until sent."""
     data = np.ascontiguousarray(vector, dtype=NUMBERS[form.dtype]).view(np.uint8).data
-    return Packed(form, len(vector), _compressed(data, form))
+    written = _compressed(data, form)
+    return Packed(form, len(vector), written, digest_of((written,)))
 
 
 def assemble(document: BaseModel, vectors: Mapping[str, Vector | Packed], layout: Layout) -> Payload:
@@ -125,7 +142,9 @@ def assemble(document: BaseModel, vectors: Mapping[str, Vector | Packed], layout
             raise PayloadError(f"{prefix} has {vector.size} numbers, the model needs {layout.size}")
     (form,) = {vector.form for vector in packed.values()} or {PLAIN}
     header = _header(document.model_dump_json(), list(packed), layout, form.dtype)
-    return Payload((_compressed(memoryview(header), form), *(vector.data for vector in packed.values())))
+    head = _compressed(memoryview(header), form)
+    parts, digests = zip((head, digest_of((head,))), *((v.data, v.digest) for v in packed.values()), strict=True)
+    return Payload(parts, digests)
 
 
 def _compressed(data: memoryview, form: Form) -> memoryview:

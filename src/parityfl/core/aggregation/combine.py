@@ -37,15 +37,18 @@ class WeightedSum:
 
 def fold(parts: Iterable[tuple[float, Vector]], size: int) -> WeightedSum:
     """Add up (weight, update) pairs; the memory is that of one update, whatever their number."""
-    total, mass, count = np.full(size, 0, dtype=np.float32), 0.0, 0  # filled now, while the first is on its way
+    total, mass, count = np.empty(size, dtype=np.float32), 0.0, 0
     scratch = np.empty(min(size, BLOCK), dtype=np.float32)
     for weight, delta in parts:
-        for start in range(0, size, BLOCK):
-            block = total[start : start + BLOCK]
-            block += np.multiply(delta[start : start + BLOCK], np.float32(weight), out=scratch[: len(block)])
+        if count == 0:
+            np.multiply(delta, np.float32(weight), out=total)
+        else:
+            for start in range(0, size, BLOCK):
+                block = total[start : start + BLOCK]
+                block += np.multiply(delta[start : start + BLOCK], np.float32(weight), out=scratch[: len(block)])
         mass += weight
         count += 1
-    return WeightedSum(total, mass, count)
+    return WeightedSum(total if count else np.zeros(size, dtype=np.float32), mass, count)
 
 
 def pool(updates: Iterable[Update], weigh: Weigh, size: int) -> list[Update]:
