@@ -16,7 +16,7 @@ import numpy as np
 from parityfl.config import Config
 from parityfl.coordinator.answer import Answer
 from parityfl.coordinator.devices import Devices
-from parityfl.coordinator.packing import PackedModel, PackedTask
+from parityfl.coordinator.packing import PackedModel, PackedTask, pack_both
 from parityfl.coordinator.registry import LOOKS, Member, Registry
 from parityfl.core.arrays import Layout
 from parityfl.core.errors import FolderError, ParityflError, PayloadError, UnfinishedError, UnusableError
@@ -168,7 +168,7 @@ class HttpFleet:
         deadline_s = min(task.deadline_s, rounds.deadline_s)
         self._ends = self._clock() + deadline_s + rounds.grace_s
         self._asked, self._delivered = len(task.clients), 0
-        shared = await asyncio.to_thread(PackedTask.of, task, self._form)
+        shared = await aside(task.weights.nbytes, self._packed_task, task)
         calls = {client: asyncio.create_task(self._call(task, client, shared)) for client in task.clients.tolist()}
         quorum = None if self.virtual else rounds.quorum
         if self.virtual:
@@ -310,13 +310,21 @@ class HttpFleet:
             await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             attempt += 1
 
+    def _packed_task(self, task: TrainTask) -> PackedTask:
+        """Return what all documents of a round share; for a thread."""
+        model = PackedModel.of(task.weights, self._form)
+        control = None if task.control is None else pack_both(task.control, self._form)
+        request = self.request(task.round, task.time_s, model.digest, task.deadline_s)
+        return PackedTask(request, model, control)
+
     def _payload(self, task: TrainTask, client: int, shared: PackedTask, form: Form) -> tuple[Payload, str]:
         """Return the document for one device and the hash of the model in it; for a thread."""
         start = task.start(client)
         model = shared.model if start is task.weights else PackedModel.of(start, form)
-        request = self.request(task.round, task.time_s, model.digest, task.deadline_s).model_copy(
+        request = shared.request.model_copy(
             update={
                 "device_id": self.registry.device_ids[client],
+                "model_digest": model.digest,
                 "memory_round": int(task.memory_round[client]),
                 "dtype": form.dtype,
                 "compression": form.compression,

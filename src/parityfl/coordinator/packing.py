@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from parityfl.core.types import Vector
-from parityfl.engine.fleet import TrainTask
 from parityfl.wire.payload import PLAIN, Form, Packed, pack
+from parityfl.wire.schemas import TrainRequest
 
 Forms = Mapping[Form, Packed]
 """A vector in the form that is wanted, and plainly for who cannot read that."""
@@ -41,18 +41,14 @@ class PackedModel:
 
 @dataclass(frozen=True)
 class PackedTask:
-    """What all documents of a round carry.
+    """What all documents of a round share.
 
     Attributes:
+        request: the message, without what is a device's own.
         model: the global model.
         control: the server's control variate, or None.
     """
 
+    request: TrainRequest
     model: PackedModel
     control: Forms | None
-
-    @staticmethod
-    def of(task: TrainTask, form: Form) -> PackedTask:
-        """Pack what a round asks."""
-        control = None if task.control is None else pack_both(task.control, form)
-        return PackedTask(PackedModel.of(task.weights, form), control)
