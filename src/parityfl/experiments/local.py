@@ -55,8 +55,10 @@ def choose_workers(config: Config, holdings: Holdings) -> int:
 
 async def run_local(config: Config, out: Path, *, resume: bool, watch: Watch, say: Say) -> None:
     """Run a configuration of the `local` or `ray` engine into a folder; see `parityfl.experiments.run.execute`."""
-    holdings = load_holdings(config)
     elsewhere = config.engine.name == "ray"
+    if not elsewhere and (config.engine.workers or 1) > 1:
+        prepare()  # else only when it is known how much there is to do
+    holdings = load_holdings(config)
     workers = 1 if elsewhere else choose_workers(config, holdings)
     if workers > 1:
         prepare()

@@ -58,7 +58,7 @@ def prepare() -> None:
     """Begin to import torch in the server process from which workers are forked, while this process does the same."""
     context = worker_context()
     if context.get_start_method() == "forkserver":
-        context.set_forkserver_preload(["parityfl.training.workbench"])
+        context.set_forkserver_preload(["parityfl.experiments.nursery"])
         with _bare_main():
             forkserver.ensure_running()
 
