@@ -82,6 +82,12 @@ def training_goals(model: str, per_round: float) -> list[Goal]:
             0.95,
         ),
         Goal(
+            f"{model}: the same / cores x one plain torch loop",
+            ratio(images, "the engine, nothing held out", "one plain torch loop", CORES),
+            True,
+            0.95,
+        ),
+        Goal(
             f"{model}: the same with held-out parts / bare loops that measure them",
             ratio(images, "the engine", held),
             True,

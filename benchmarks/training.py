@@ -4,7 +4,7 @@
 
 Fashion-MNIST, 100 clients that train on 480 images each, 10 clients a round, one epoch in batches of 32. A bare loop
 trains the same network on the same images, resident and normalised, on flat weights: no client, no held-out part, no
-ledger. The engine's sides are `train_s` of runs with ledger, metrics and journal, without their first round. In
+ledger. A plain torch loop is what one would write without any of this: see `network.py`. The engine's sides are `train_s` of runs with ledger, metrics and journal, without their first round. In
 `nothing held out` it does what the bare loop does. In the usual run clients hold out 120 images more and measure the
 model on them before and after training, so there is a second bare loop that does this and nothing else more; and every
 round is evaluated.
@@ -24,6 +24,7 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
+from network import build, train
 from rows import REPEATS, emit, parser, row, say
 from torch import Tensor, nn
 
@@ -75,6 +76,7 @@ class Bare:
         rng = torch.Generator().manual_seed(0)
         self.images = torch.randn(TRAINED, 1, 28, 28, generator=rng).contiguous(memory_format=torch.channels_last)
         self.labels = torch.randint(0, 10, (TRAINED,), generator=rng)
+        self.plain = build(model)
 
     def train(self, clients: int, with_held_out: bool) -> None:
         """Train so many clients, one after the other, from the same weights."""
@@ -125,6 +127,14 @@ def _bare_train(clients: int, with_held_out: bool) -> float:
     assert _bare is not None
     began = perf_counter()
     _bare.train(clients, with_held_out)
+    return perf_counter() - began
+
+
+def _plain_train(clients: int) -> float:
+    assert _bare is not None
+    began = perf_counter()
+    for _ in range(clients):
+        train(_bare.plain, _bare.images, _bare.labels)
     return perf_counter() - began
 
 
@@ -188,6 +198,7 @@ def measure(model: str, repeats: int, rounds: int) -> None:
             if repeat == 1:
                 rates.clear()
                 usual.clear()
+            rate("one plain torch loop", TRAINED * share[0], [bare.submit(_plain_train, share[0]).result()])
             bare_loops("one bare loop", share[:1], False)
             bare_loops("a bare loop a core", share, False)
             plain = run(model, rounds, 0)

@@ -87,6 +87,17 @@ def test_the_flat_gradient_is_that_of_autograd(name):
         assert np.allclose(net.to_vector(net.gradient), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["cnn-small", "cnn"])
+def test_the_layers_after_the_convolutions_see_the_channels_innermost(name):
+    net = flat(name, SHAPES["cifar"])
+    images = torch.randn(5, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    seen = images
+    for conv in (net.module.conv1, net.module.conv2):
+        seen = torch.relu(nn.functional.max_pool2d(conv(seen), 2))
+    expected = torch.stack([torch.cat([image[:, y, x] for y in range(8) for x in range(8)]) for image in seen])
+    assert torch.equal(net.module.features(images), expected)
+
+
 def test_measure_gives_each_example_its_loss_and_hit():
     """An all-zero network gives uniform probabilities: loss log(10), and label 0 wins every tie."""
     net = flat("mlp")
