@@ -4,10 +4,10 @@
 
 Fashion-MNIST, 100 clients that train on 480 images each, 10 clients a round, one epoch in batches of 32. A bare loop
 trains the same network on the same images, resident and normalised, on flat weights: no client, no held-out part, no
-ledger. A plain torch loop is what one would write without any of this: see `network.py`. The engine's sides are `train_s` of runs with ledger, metrics and journal, without their first round. In
-`nothing held out` it does what the bare loop does. In the usual run clients hold out 120 images more and measure the
-model on them before and after training, so there is a second bare loop that does this and nothing else more; and every
-round is evaluated.
+ledger. A plain torch loop is what one would write without any of this: see `network.py`. The engine's sides are
+`train_s` of runs with ledger, metrics and journal, without their first round. In `nothing held out` it does what the
+bare loop does. In the usual run clients hold out 120 images more and measure the model on them before and after
+training, so there is a second bare loop that does this and nothing else more; and every round is evaluated.
 
 The sides take turns, as long as a run's rounds; the first turn warms up. The rows of `a round of a run` say where the
 time of the usual run's rounds goes: `the rest` is selection, aggregation, ledger, metrics, journal and tables.
@@ -24,10 +24,10 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
-from network import build, train
 from rows import REPEATS, emit, parser, row, say
 from torch import Tensor, nn
 
+from network import build, train
 from parityfl.allocator import keep_freed_memory
 from parityfl.config import Config
 from parityfl.engine.fleet import ClosedRound
