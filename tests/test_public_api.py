@@ -110,5 +110,10 @@ def test_the_help_is_quick():
     assert not loaded_by(code) & (HEAVY | WEB | {"numpy", "pydantic"})
 
 
+def test_what_workers_are_forked_from_ends_as_it_should_when_somebody_else_imports_it():
+    code = "import parityfl.experiments.nursery\nraise SystemExit(3)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 3
+
+
 def test_a_configuration_needs_no_torch():
     assert not loaded_by("import parityfl\nparityfl.Config()") & (HEAVY | WEB)

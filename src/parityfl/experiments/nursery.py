@@ -2,9 +2,12 @@
 
 import atexit
 import os
+import sys
+from multiprocessing import forkserver
 
 import parityfl.training.workbench  # noqa: F401 - the workers find torch and the rest of it imported
 
-atexit.register(os._exit, 0)
-"""Taking torch apart takes half a second, in which whoever reads our output would wait for its end. Workers leave by
-another way, without this."""
+if getattr(sys.modules["__main__"], "main", None) is forkserver.main:
+    # Taking torch apart takes half a second, in which whoever reads our output would wait for its end. Workers leave
+    # by another way, without this.
+    atexit.register(os._exit, 0)
