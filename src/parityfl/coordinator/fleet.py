@@ -336,7 +336,7 @@ class HttpFleet:
     def _read(self, task: TrainTask, client: int, digest: str, answer: Answer, form: Form) -> Update:
         """Return the update in an answer, once everything about it is found to be right; for a thread."""
         required = ("model",) if task.control is None else ("model", "control")
-        reply, vectors = unpack(answer.body, TrainReply, self.layout, required)
+        reply, vectors = unpack(answer.body, TrainReply, self.layout, required, finite=False)  # see `fault_of`
         asked = {"device_id": self.registry.device_ids[client], "round": task.round, "model_digest": digest}
         for name, value in asked.items():
             if getattr(reply, name) != value:
@@ -353,7 +353,7 @@ class HttpFleet:
             control=vectors.get("control"),
             personal_accuracy=reply.personal_accuracy,
         )
-        fault = fault_of(update, self.config.security.max_update_norm, finite=True)  # else it was not unpacked
+        fault = fault_of(update, self.config.security.max_update_norm)
         if fault:
             raise UnusableError(fault)
         if form == PLAIN:

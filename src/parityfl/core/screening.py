@@ -6,16 +6,13 @@ from parityfl.core.arrays import all_finite
 from parityfl.core.types import Update, Vector
 
 
-def fault_of(update: Update, max_norm: float | None, *, finite: bool = False) -> str:
+def fault_of(update: Update, max_norm: float | None) -> str:
     """Return why an update is refused, empty where it is not.
 
     Args:
         update: the update.
         max_norm: the largest Euclidean norm of its vectors, None for any that is finite.
-        finite: whether its numbers are known to be finite: without a largest norm they need not be looked at then.
     """
-    if finite and max_norm is None:
-        return ""
     vectors = {"update": update.delta, "change of its control variate": update.control}
     faults = (_fault(name, vector, max_norm) for name, vector in vectors.items() if vector is not None)
     return next(filter(None, faults), "")

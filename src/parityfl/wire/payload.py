@@ -165,6 +165,8 @@ def unpack(
     layout: Layout,
     required: Collection[str] = ("model",),
     optional: Collection[str] = (),
+    *,
+    finite: bool = True,
 ) -> tuple[M, dict[str, Vector]]:
     """Return the message and the vectors of a document, by prefix.
 
@@ -177,6 +179,7 @@ def unpack(
         layout: the model's named parameters; the document must hold these and nothing else.
         required: prefixes that must be there.
         optional: prefixes that may be there.
+        finite: whether all numbers must be finite; where not, the caller looks.
 
     Raises:
         PayloadError: anything else than such a document, with the reason.
@@ -191,7 +194,11 @@ def unpack(
     prefixes = _prefixes(tensors, layout, required, optional)
     _check_spans(tensors.values(), len(body))
     message = _message(text, schema)
-    return message, {prefix: _vector(prefix, tensors, body, layout) for prefix in prefixes}
+    vectors = {prefix: _vector(prefix, tensors, body, layout) for prefix in prefixes}
+    strange = next((prefix for prefix, vector in vectors.items() if finite and not all_finite(vector)), None)
+    if strange is not None:
+        raise UnusableError(f"the {strange} holds a number that is not finite")
+    return message, vectors
 
 
 def layout_in(data: Buffer, prefix: str = "model") -> Layout:
@@ -350,10 +357,7 @@ def _check_spans(tensors: Collection[_Tensor], size: int) -> None:
 
 def _vector(prefix: str, tensors: Mapping[str, _Tensor], body: memoryview, layout: Layout) -> Vector:
     own = [tensors[f"{prefix}.{name}"] for name in layout.names]
-    vector = _contiguous(own, body) if _in_order(own) else _gathered(own, body, layout)
-    if not all_finite(vector):
-        raise UnusableError(f"the {prefix} holds a number that is not finite")
-    return vector
+    return _contiguous(own, body) if _in_order(own) else _gathered(own, body, layout)
 
 
 def _in_order(tensors: list[_Tensor]) -> bool:
