@@ -108,9 +108,9 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         known.check_body(proof, body.digest)
         return body
 
-    def _document(proof: Proof | None, learned: Payload) -> Response:
-        about = {CONTENT_DIGEST: learned.content_digest}
-        return DocumentResponse(learned, {**about, **known.prove(proof, learned.digest)})
+    def _document(proof: Proof | None, payload: Payload) -> Response:
+        about = {CONTENT_DIGEST: payload.content_digest}
+        return DocumentResponse(payload, {**about, **known.prove(proof, payload.digest)})
 
     return app
 

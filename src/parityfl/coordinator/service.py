@@ -27,8 +27,7 @@ from parityfl.engine.fleet import ClosedRound
 from parityfl.web.problems import ProblemError
 from parityfl.web.version import VERSION
 from parityfl.wire.aside import aside
-from parityfl.wire.digests import model_digest
-from parityfl.wire.payload import Payload, assemble
+from parityfl.wire.payload import Payload, assemble, pack
 from parityfl.wire.schemas import (
     ClientInfo,
     DeviceReport,
@@ -286,8 +285,9 @@ class Coordinator:
         time_s = 0.0 if isnan(self.fleet.elapsed_s) else self.fleet.elapsed_s
         if self.fleet.virtual:
             time_s = self.rounds_done * self.config.rounds.interval_s
-        request = self.fleet.request(self.rounds_done + 1, time_s, model_digest(weights))
-        return assemble(request, {"model": weights}, self.fleet.layout)
+        model = pack(weights)
+        request = self.fleet.request(self.rounds_done + 1, time_s, model.digest)
+        return assemble(request, {"model": model}, self.fleet.layout)
 
     def _check_start(self) -> None:
         if self.registry.num_prepared >= self.min_clients:

@@ -26,8 +26,8 @@ from parityfl.core.errors import UnfinishedError
 from parityfl.core.types import Vector
 from parityfl.web.limits import because, declared_length
 from parityfl.web.problems import TooLargeError
-from parityfl.wire.aside import SMALL_BYTES, aside
-from parityfl.wire.digests import CONTENT_DIGEST, Hasher, digest_of, lengths_in
+from parityfl.wire.aside import SMALL_BYTES
+from parityfl.wire.digests import CONTENT_DIGEST, Hasher, digest, lengths_in
 
 T = TypeVar("T")
 
@@ -95,16 +95,16 @@ class Bodies:
             UnfinishedError: the disk is full.
         """
         size = min(declared_length(headers.get("Content-Length")), limit)
-        lengths = lengths_in(headers.get(CONTENT_DIGEST))
+        told = headers.get(CONTENT_DIGEST)
         pieces = _checked(stream, limit if size <= SMALL_BYTES else size, setting)
         if size <= SMALL_BYTES:
             content = await _into_memory(pieces)
         elif (buffer := self._buffers.lend(size)) is not None:
             content = await _into_buffer(pieces, buffer)
         else:
-            return await _into_file(pieces, self._folder, Hasher(lengths))
+            return await _into_file(pieces, self._folder, Hasher(lengths_in(told)))
         # only now: the thread that reads has enough to do, and the core of who sends is free by now
-        return Body(content, await aside(len(content), digest_of, (content,), lengths))
+        return Body(content, await digest(content, told))
 
     def lay_aside(self, vector: Vector) -> Vector:
         """Return a vector, one that is large as a copy in a file that waits there for its turn; for a thread.

@@ -15,6 +15,7 @@ Everything is checked before anything is built: a document comes from somewhere 
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from math import prod
 from typing import Any, TypeVar, get_args
@@ -68,7 +69,7 @@ class Payload:
     def __bytes__(self) -> bytes:
         return b"".join(self.parts)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The digest of the document, from those of its parts."""
         parts = zip(map(len, self.parts), self.digests, strict=True)
