@@ -141,8 +141,8 @@ def test_the_job_that_was_under_way_is_charged_whoever_hears_of_the_death_first(
             return await asyncio.gather(worker.run(Echo(1)), dying, return_exceptions=True)
 
     first, dead = asyncio.run(main())
-    assert (first.at_work, first.usable) == (False, True)
-    assert (dead.at_work, dead.usable) == (True, True)
+    assert (first.charge, first.usable) == (0, True)
+    assert (dead.charge, dead.usable) == (1, True)
     assert dead.reason == first.reason == "its worker process died"
 
 
@@ -223,7 +223,7 @@ class Unlucky:
 
     async def run(self, job: Any) -> Any:
         if job.client == 2:
-            raise WorkerLostError("its worker process died", at_work=True, usable=True)
+            raise WorkerLostError("its worker process died", charge=1, usable=True)
         return Update(job.client, np.zeros(1, dtype=np.float32), 1, 0.0), None
 
     def close(self) -> None: ...
@@ -284,7 +284,7 @@ def test_a_lost_group_is_lost_for_each_of_its_clients_and_results_keep_their_ord
 
         async def run(self, job: Any) -> Any:
             if job.parts[0].client == 2:
-                raise WorkerLostError("its worker process died", at_work=True, usable=True)
+                raise WorkerLostError("its worker process died", charge=1, usable=True)
             return [(part.client, None) for part in job.parts]
 
         def close(self) -> None: ...

@@ -128,7 +128,7 @@ class Gated:
         self.begun += 1
         await self.gate.wait()
         if job.parts[0].client == 2:
-            raise WorkerLostError("its worker process died", at_work=True, usable=True)
+            raise WorkerLostError("its worker process died", charge=1, usable=True)
         return [(part.client, None) for part in job.parts]
 
     def close(self) -> None: ...

@@ -12,13 +12,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from crew_jobs import DieOnce, Echo
+from crew_jobs import Die, DieOnce, Echo
 
 from parityfl.config import Config
 from parityfl.core.aggregation.fedavg import FedAvg
 from parityfl.core.errors import ConfigError, FleetError
 from parityfl.engine.fleet import ClosedRound
-from parityfl.experiments.crew import Crew
+from parityfl.experiments.crew import Crew, Lost
 from parityfl.experiments.jobs import TrainJob
 from parityfl.experiments.pooling import PooledJob
 from parityfl.experiments.ray import Closing, import_ray, ray_crew, require_listener
@@ -117,12 +117,13 @@ def test_a_lost_node_costs_nobody_a_slot(cluster: Any, expected: Any, tmp_path: 
     assert hashes(tmp_path / "run") == expected
 
 
-def with_actors(work: Callable[[Crew], Any], **options: Any) -> tuple[Any, list[str]]:
+def with_actors(work: Callable[[Crew], Any], workers: int | None = None, **options: Any) -> tuple[Any, list[str]]:
     """Run a coroutine over a crew of actors; return its result and what was said."""
     said: list[str] = []
 
     async def main() -> Any:
-        with ray_crew(Workbench(config("ray")), said.append, **options) as crew:
+        bench = Workbench(config("ray", engine={"name": "ray", "workers": workers}))
+        with ray_crew(bench, said.append, **options) as crew:
             return await work(crew)
 
     return asyncio.run(main()), said
@@ -133,6 +134,17 @@ def test_what_a_lost_actor_had_is_done_again(cluster: Any, tmp_path: Path) -> No
     assert results[0] == "alive"
     assert [number for number, _ in results[1:]] == [0, 1, 2, 3]
     assert len(said) == 1, "the actor was replaced, so nothing more is said"
+
+
+def test_jobs_that_the_only_actor_was_lost_with_are_given_to_nobody_else(cluster: Any) -> None:
+    async def work(crew: Crew) -> list[Any]:
+        lost = [result async for result in crew.run([Die()] * 2)]
+        return [lost, await crew.gather([Echo(9)])]
+
+    (lost, echoed), said = with_actors(work, workers=1)
+    assert all(isinstance(result, Lost) for result in lost)
+    assert echoed == [(9, os.getpid())]
+    assert "no worker process is left, going on in this process" in said[1]
 
 
 def test_without_room_for_an_actor_this_process_goes_on(cluster: Any) -> None:

@@ -24,7 +24,6 @@ Say = Callable[[str], None]
 AHEAD = 4
 """How many jobs per worker may be done or under way before the first of them is fetched."""
 
-
 CHANCES = 2
 """How many workers a job that is not repeatable without end may cost: it may be what kills them."""
 
@@ -34,14 +33,14 @@ class WorkerLostError(Exception):
 
     Args:
         reason: how it ended, for a message.
-        at_work: whether the job had begun, as far as can be known.
+        charge: how many of the job's `CHANCES` this was; 0 where it had not begun, as far as can be known.
         usable: whether another process has taken its place.
     """
 
-    def __init__(self, reason: str, at_work: bool, usable: bool) -> None:
+    def __init__(self, reason: str, charge: int, usable: bool) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.at_work = at_work
+        self.charge = charge
         self.usable = usable
 
 
@@ -161,7 +160,7 @@ class Crew:
                 result = await worker.run(job)
             except WorkerLostError as loss:
                 self._account_for(worker, loss)
-                cost += loss.at_work
+                cost += loss.charge
                 if cost >= CHANCES and not job.repeatable:
                     return Lost(loss.reason)
             except MemoryError as error:

@@ -23,7 +23,7 @@ from parityfl.config import Config
 from parityfl.core.errors import ConfigError, FleetError
 from parityfl.core.types import Vector
 from parityfl.experiments.children import cores
-from parityfl.experiments.crew import Crew, Say, ThisProcess, WorkerLostError
+from parityfl.experiments.crew import CHANCES, Crew, Say, ThisProcess, WorkerLostError
 from parityfl.experiments.jobs import Job, TrainJob, perform
 from parityfl.experiments.pooling import PooledJob
 from parityfl.experiments.shared import Board
@@ -280,22 +280,24 @@ class RayWorker:
 
     def _loss(self, actor: Any, job: Job[R], error: Exception) -> WorkerLostError:
         """Replace the lost actor, once for all jobs that it had; the job is done again while there is time."""
-        if self._closed or actor is not self._actor:
-            return WorkerLostError("", at_work=False, usable=not self._closed)
-        self._losses += 1
-        usable = self._losses <= PATIENCE and not isinstance(error, _NoPlaceError)
-        self._end(actor)
-        if usable:
-            self._start()
-        given_up = self._losses > PATIENCE or self._station.closing.left(job) == 0
-        return WorkerLostError(f"its Ray actor was lost ({_line(error)})", given_up, usable)
+        reason = f"its Ray actor was lost ({_line(error)})"
+        if actor is self._actor and not self._closed:
+            self._losses += 1
+            self._end(actor)
+            self._closed = self._losses > PATIENCE or isinstance(error, _NoPlaceError)
+            if not self._closed:
+                self._start()
+        # one of the jobs that an actor had when it was given up may be what kills it: nobody else is given them
+        hopeless = self._losses > PATIENCE or self._station.closing.left(job) == 0
+        return WorkerLostError(reason, charge=CHANCES if hopeless else 0, usable=not self._closed)
 
     def _overdue(self, actor: Any) -> WorkerLostError:
         """End an actor that is still at it when the round has closed."""
         if actor is self._actor and not self._closed:
             self._end(actor)
             self._start()
-        return WorkerLostError("its Ray actor was not done by rounds.deadline_s", at_work=True, usable=True)
+        reason = "its Ray actor was not done by rounds.deadline_s"
+        return WorkerLostError(reason, charge=CHANCES, usable=not self._closed)
 
     def _end(self, actor: Any) -> None:
         with suppress(Exception):  # it may be gone, and so may the cluster

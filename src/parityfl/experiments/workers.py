@@ -104,7 +104,7 @@ class WorkerProcess:
         except BrokenProcessPool:
             usable = self._bury(life)
             at_work = life.death != "" and future is not None and future is life.victim
-            raise WorkerLostError(life.death, at_work, usable) from None
+            raise WorkerLostError(life.death, charge=int(at_work), usable=usable) from None
         self._deaths = 0
         return collect(result, place)
 

@@ -252,13 +252,16 @@ class Workbench:
         return many.measure(side_by_side(images, labels, in_turn(sizes, self.config.training.batch_size)))
 
     def _personal_accuracy(self, learned: Learned, held: tuple[Tensor, Tensor]) -> float:
-        return float("nan") if learned.personal is None else self._measure(learned.personal, held)[1]
+        return nan if learned.personal is None else self._measure(learned.personal, held)[1]
 
     def _measure(self, flat: Tensor, examples: tuple[Tensor, Tensor]) -> tuple[float, float]:
         """Return mean loss and accuracy; nan where there are no examples."""
+        images, labels = examples
+        if len(labels) == 0:
+            return nan, nan
         self._net.weights.copy_(flat)
-        losses, hits = self._net.measure(*examples)
-        return (float(losses.mean()), float(hits.mean())) if len(losses) else (float("nan"), float("nan"))
+        losses, hits = self._net.measure(images, labels)
+        return float(losses.mean()), float(hits.mean())
 
     def measure(
         self, part: PartName, weights: Vector, start: int = 0, stop: int | None = None
