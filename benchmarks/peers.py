@@ -6,8 +6,9 @@ Fashion-MNIST, 100 clients of 480 training images, 10 a round, one epoch in batc
 cores. A round is selecting, training and aggregating. `parityfl` does what the others do: nothing is held out, and it
 evaluates at the start and at the end only. In `parityfl, held-out parts` each client also measures the model before and
 after its training, on 120 images more that it holds out. `parityfl, evaluating` is the usual run: besides, every round
-measures the model and its moving average on the test set and the model on all 100 held-out parts. Each peer lives in an
-environment of its own, made by `scripts/bench`; one that is not there is shown as missing.
+measures the model and its moving average on the test set and the model on all 100 held-out parts. `parityfl, bf16` is
+`parityfl` with `engine.precision = "bf16"`, which computes something else: it is no side of a goal. Each peer lives in
+an environment of its own, made by `scripts/bench`; one that is not there is shown as missing.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ def compare(model: str, arguments: Namespace, data: Path) -> None:
     rounds = arguments.rounds
     sides: dict[str, Callable[[], Times]] = {
         "parityfl": lambda: ours(model, rounds, data.parent, held=0, every=rounds),
+        "parityfl, bf16": lambda: ours(model, rounds, data.parent, held=0, every=rounds, precision="bf16"),
         "parityfl, held-out parts": lambda: ours(model, rounds, data.parent, held=120, every=rounds),
         "parityfl, evaluating": lambda: ours(model, rounds, data.parent, held=120, every=1),
     }
@@ -103,7 +105,7 @@ def failure(error: Exception) -> str:
     return lines[-1][:200] if lines else type(error).__name__
 
 
-def ours(model: str, rounds: int, folder: Path, *, held: int, every: int) -> Times:
+def ours(model: str, rounds: int, folder: Path, *, held: int, every: int, precision: str = "float32") -> Times:
     """Run `parityfl run` as a user does, with so many images held out, evaluating after every so many rounds."""
     settings = {
         "data.name": DATA,
@@ -112,6 +114,7 @@ def ours(model: str, rounds: int, folder: Path, *, held: int, every: int) -> Tim
         "rounds.count": rounds,
         "availability.name": "always",
         "engine.workers": 2,
+        "engine.precision": precision,
         "evaluation.every": every,
         "utility.functional": "local_gain",
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from fastapi_offline import FastAPIOffline
 
 from parityfl.client.identity import Identity
-from parityfl.client.service import DeviceHost
+from parityfl.client.service import AskerGone, DeviceHost
 from parityfl.web import problems
 from parityfl.web.access import Access, Guarded
 from parityfl.web.bodies import Bodies, Body
@@ -65,8 +65,8 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         """
         proof = known.identify(request)
         body = await _read(request, proof)
-        training = host.train(body.content, request.is_disconnected, intact=_tells_digest(request))
-        learned = await _while_asked(request, training)
+        intact = _tells_digest(request)
+        learned = await _while_asked(request, lambda gone: host.train(body.content, gone, intact=intact))
         return _document(proof, learned)
 
     @app.post(
@@ -79,8 +79,9 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         """Evaluate the model in a safetensors document on a device's held-out data."""
         proof = known.identify(request)
         body = await _read(request, proof)
-        evaluation = host.evaluate(body.content, intact=_tells_digest(request))
-        measured = (await _while_asked(request, evaluation)).model_dump_json().encode()
+        intact = _tells_digest(request)
+        evaluation = await _while_asked(request, lambda _: host.evaluate(body.content, intact=intact))
+        measured = evaluation.model_dump_json().encode()
         hashed = digest_of([measured])
         headers = {CONTENT_DIGEST: content_digest(hashed), **known.prove(proof, hashed)}
         return Response(measured, media_type="application/json", headers=headers)
@@ -120,13 +121,14 @@ def _tells_digest(request: Request) -> bool:
     return is_known(request.headers.get(CONTENT_DIGEST))
 
 
-async def _while_asked(request: Request, work: Coroutine[None, None, T]) -> T:
+async def _while_asked(request: Request, work: Callable[[AskerGone], Coroutine[None, None, T]]) -> T:
     """Return what `work` makes; cancel it when whoever asked hangs up.
 
     Raises:
         ProblemError: nobody is left to read this.
     """
-    working, listening = asyncio.create_task(work), asyncio.create_task(_hung_up(request))
+    listening = asyncio.create_task(_hung_up(request))
+    working = asyncio.create_task(work(listening.done))
     try:
         await asyncio.wait({working, listening}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():

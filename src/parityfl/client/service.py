@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import isnan
@@ -72,7 +72,7 @@ class Workbench(Protocol):
 WorkbenchFactory = Callable[[Config, Mapping[int, str]], Workbench]
 """Makes the workbench of a configuration for the devices with these indices and names."""
 
-AskerGone = Callable[[], Awaitable[bool]]
+AskerGone = Callable[[], bool]
 """Tells whether whoever asked has hung up."""
 
 
@@ -234,7 +234,7 @@ class DeviceHost:
             return await self._in_torch_thread(lambda: self._train(order, asked))
 
         reply = await device.once(key, work, patient=run.config.rounds.clock == "virtual")
-        if not await asker_gone():
+        if not asker_gone():
             device.forget(key)
         return reply
 
