@@ -55,10 +55,10 @@ class FlatModel:
 
     def arrange(self, vector: Vector) -> Tensor:
         """Return a model vector as a new flat tensor on the device."""
-        flat = torch.empty_like(self.weights)
+        flat = torch.empty(self.layout.size)
         for view, values in zip(self._views(flat), self.layout.views(vector).values(), strict=True):
-            view.copy_(torch.tensor(values))
-        return flat
+            view.numpy()[...] = values  # copied once, and by numpy, which does not mind read-only ones
+        return flat.to(self.device)
 
     def to_vector(self, flat: Tensor) -> Vector:
         """Return a flat tensor as a new model vector."""
