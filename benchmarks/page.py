@@ -88,6 +88,12 @@ def training_goals(model: str, per_round: float) -> list[Goal]:
             0.95,
         ),
         Goal(
+            f"{model}: the same / bare loops on all cores at once",
+            ratio(images, "the engine, nothing held out", "a bare loop a core"),
+            True,
+            0.95,
+        ),
+        Goal(
             f"{model}: the same with held-out parts / bare loops that measure them",
             ratio(images, "the engine", held),
             True,
