@@ -7,18 +7,29 @@ a round costs the coordinator.
 from __future__ import annotations
 
 import ssl
+from collections.abc import AsyncIterator
 
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
-from httpx_aiohttp.transport import AiohttpResponseStream
+from httpx_aiohttp.transport import AiohttpResponseStream, map_aiohttp_exceptions
 
 from parityfl.web.server import IDLE_S
 
-READ_BYTES = 2**17
-"""How much of an answer is taken at a time, at most."""
 AHEAD_BYTES = 2**14
-"""How much of it may lie there before no more is read: as much as one look at the socket brings, and no second one."""
+"""How much of an answer may lie there before no more is read: one look at the socket brings more, and then suffices."""
+
+
+class _Pieces(AiohttpResponseStream):
+    """An answer as it comes, in pieces that are neither cut nor put together: that would copy them."""
+
+    def __init__(self, stream: AiohttpResponseStream) -> None:
+        super().__init__(stream._aiohttp_response)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with map_aiohttp_exceptions():
+            async for piece in self._aiohttp_response.content.iter_any():
+                yield piece
 
 
 class Connections(AiohttpTransport):
@@ -57,5 +68,5 @@ class Connections(AiohttpTransport):
         except aiohttp.ClientError as error:
             raise httpx.RemoteProtocolError(str(error) or type(error).__name__) from error
         assert isinstance(response.stream, AiohttpResponseStream), "it is what the library makes"
-        response.stream.CHUNK_SIZE = READ_BYTES
+        response.stream = _Pieces(response.stream)
         return response
