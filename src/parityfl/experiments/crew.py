@@ -27,6 +27,9 @@ AHEAD = 4
 CHANCES = 2
 """How many workers a job that is not repeatable without end may cost: it may be what kills them."""
 
+PATIENCE = 3
+"""How often in a row a worker may be lost without having done a job before it is given up."""
+
 
 class WorkerLostError(Exception):
     """The process that a job was given to is no more.

@@ -23,7 +23,7 @@ from parityfl.config import Config
 from parityfl.core.errors import ConfigError, FleetError
 from parityfl.core.types import Vector
 from parityfl.experiments.children import cores
-from parityfl.experiments.crew import CHANCES, Crew, Say, ThisProcess, WorkerLostError
+from parityfl.experiments.crew import CHANCES, PATIENCE, Crew, Say, ThisProcess, WorkerLostError
 from parityfl.experiments.jobs import Job, TrainJob, perform
 from parityfl.experiments.pooling import PooledJob
 from parityfl.experiments.shared import Board
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from parityfl.training.workbench import Workbench
 
 R = TypeVar("R")
-
-PATIENCE = 3
-"""How often in a row an actor may be lost without having done a job before it is given up."""
 
 CONNECT_S = 10.0
 """How long a cluster may take to accept a connection."""

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psutil
 
 from parityfl.config import Config
-from parityfl.experiments.crew import WorkerLostError
+from parityfl.experiments.crew import PATIENCE, WorkerLostError
 from parityfl.experiments.jobs import Job, perform
 from parityfl.experiments.shared import Board, SharedHoldings
 from parityfl.experiments.shelf import Left, Place, Shelf, collect
@@ -40,9 +40,6 @@ R = TypeVar("R")
 
 _MAIN = threading.Lock()
 """Held by who has taken the main module away."""
-
-PATIENCE = 3
-"""How often in a row a worker may die without having done a job before it is given up."""
 
 
 def worker_context() -> BaseContext:
