@@ -328,10 +328,10 @@ def test_evaluation_is_the_same_whoever_measures(model: str) -> None:
 
 
 def test_pieces_are_whole_batches() -> None:
-    """Eight batches of 128 are 1,024; nothing is one piece of nothing."""
-    assert list(spans(2500, 128)) == [(0, 1024), (1024, 2048), (2048, 2500)]
-    assert list(spans(1024, 128)) == [(0, 1024)]
-    assert list(spans(0, 128)) == [(0, 0)]
+    """Sixteen batches of 64 are 1,024; nothing is one piece of nothing."""
+    assert list(spans(2500, 64)) == [(0, 1024), (1024, 2048), (2048, 2500)]
+    assert list(spans(1024, 64)) == [(0, 1024)]
+    assert list(spans(0, 64)) == [(0, 0)]
 
 
 def test_pieces_measure_what_the_whole_does(bench: Workbench) -> None:

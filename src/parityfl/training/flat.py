@@ -37,7 +37,7 @@ class FlatModel:
         self.layout = layout_of(module)
         self.module = module
         self._bf16 = bf16
-        self.evaluation_batch: int = getattr(module, "evaluation_batch", 128)
+        self.evaluation_batch: int = getattr(module, "evaluation_batch", 64)
         channels_last = getattr(module, "channels_last", False)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.weights = torch.empty(self.layout.size, device=device)
@@ -86,14 +86,13 @@ class FlatModel:
     def measure(self, images: Tensor, labels: Tensor) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Return each example's cross-entropy and whether it is classified rightly, both of shape (n,)."""
         self._switch(training=False)
-        losses, hits = [torch.empty(0)], [torch.empty(0, dtype=torch.bool)]
+        if len(labels) == 0:
+            return np.empty(0), np.empty(0, dtype=np.bool_)
         with torch.inference_mode():
-            for start in range(0, len(labels), self.evaluation_batch):
-                logits = self._logits(images[start : start + self.evaluation_batch])
-                wanted = labels[start : start + self.evaluation_batch]
-                losses.append(nn.functional.cross_entropy(logits, wanted, reduction="none").cpu())
-                hits.append((logits.argmax(dim=1) == wanted).cpu())
-        return torch.cat(losses).numpy().astype(np.float64), torch.cat(hits).numpy()
+            logits = torch.cat([self._logits(batch) for batch in torch.split(images, self.evaluation_batch)])
+            losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+            hits = logits.argmax(dim=1) == labels
+        return losses.cpu().numpy().astype(np.float64), hits.cpu().numpy()
 
     def _switch(self, *, training: bool) -> None:
         """Have layers behave as in training, or as in evaluation."""

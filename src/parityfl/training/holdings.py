@@ -14,7 +14,7 @@ from parityfl.core.types import BoolArray, FloatArray, IntArray
 from parityfl.training.datasets import dataset
 from parityfl.training.datasets.base import Dataset, Images
 
-BATCHES_A_PIECE = 8
+BATCHES_A_PIECE = 16
 """Enough that handing a piece to a worker costs little beside it, and few enough that all workers end at one time."""
 
 PartName = Literal["held", "test"]
@@ -148,7 +148,7 @@ def _split(labels: IntArray, config: Config) -> tuple[Shards, Shards]:
 
 
 def spans(total: int, batch: int) -> Iterator[tuple[int, int]]:
-    """Cut `total` examples into pieces of eight batches, whoever evaluates them; at least one, which may be empty."""
+    """Cut `total` examples into pieces of sixteen batches, whoever evaluates them; at least one, which may be empty."""
     step = BATCHES_A_PIECE * batch
     for start in range(0, max(total, 1), step):
         yield start, min(start + step, total)

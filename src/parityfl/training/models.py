@@ -29,7 +29,7 @@ class Network(nn.Module):
     """
 
     source: ClassVar[str] = ""
-    evaluation_batch: ClassVar[int] = 128
+    evaluation_batch: ClassVar[int] = 64
     channels_last: ClassVar[bool] = False
 
 
@@ -55,7 +55,7 @@ class Mlp(Network):
     """One hidden layer of 64 units; 4,810 parameters on 8 x 8 x 1, 50,890 on 28 x 28 x 1."""
 
     source: ClassVar[str] = "Rumelhart et al., Nature 1986"
-    evaluation_batch: ClassVar[int] = 512
+    evaluation_batch: ClassVar[int] = 256
 
     def __init__(self, shape: Shape, num_classes: int) -> None:
         super().__init__()
@@ -75,6 +75,8 @@ class Mlp(Network):
 class _TwoConvolutions(Network):
     """Twice a convolution, 2 x 2 max pooling and ReLU; a subclass adds the layers after them.
 
+    Bias and ReLU come after the pooling, which gives the same numbers as before it for a quarter of the work.
+
     These see height, width, channel, in this order: see `features`.
     """
 
@@ -89,8 +91,11 @@ class _TwoConvolutions(Network):
 
     def features(self, images: Tensor) -> Tensor:
         """Return what the convolutions see, shape (n, num_features), the channels innermost."""
-        # pooling before ReLU gives the same numbers as after it, for a quarter of the work
-        seen = torch.relu(_pool(self.conv2(torch.relu(_pool(self.conv1(images))))))
+        seen = images
+        for layer in (self.conv1, self.conv2):
+            assert layer.bias is not None
+            seen = _pool(nn.functional.conv2d(seen, layer.weight, padding=layer.padding))
+            seen = seen.add_(layer.bias.view(-1, 1, 1)).relu_()
         return seen.permute(0, 2, 3, 1).flatten(1)  # as they lie: to reorder them, and gradients back, takes a tenth
 
     def many_features(self, parameters: Mapping[str, Tensor], images: Tensor) -> Tensor:
@@ -99,8 +104,8 @@ class _TwoConvolutions(Network):
         stacked = images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
         for name in ("conv1", "conv2"):
             kernels, biases = (parameters[f"{name}.{part}"].flatten(0, 1) for part in ("weight", "bias"))
-            seen = nn.functional.conv2d(stacked, kernels, biases, padding=padding, groups=copies)
-            stacked = torch.relu(nn.functional.max_pool2d(seen, 2))
+            seen = nn.functional.conv2d(stacked, kernels, padding=padding, groups=copies)
+            stacked = nn.functional.max_pool2d(seen, 2).add_(biases.view(-1, 1, 1)).relu_()
         examples, _, height, width = stacked.shape
         apart = stacked.permute(0, 2, 3, 1).reshape(examples, height, width, copies, -1)
         return apart.permute(3, 0, 1, 2, 4).flatten(2)
@@ -157,7 +162,6 @@ class ResNet18(Network):
     """
 
     source: ClassVar[str] = "He et al., CVPR 2016; GroupNorm as in the code of Reddi et al., ICLR 2021"
-    evaluation_batch: ClassVar[int] = 64
     channels_last: ClassVar[bool] = True
 
     def __init__(self, shape: Shape, num_classes: int) -> None:
