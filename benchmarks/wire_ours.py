@@ -26,7 +26,8 @@ from parityfl.coordinator.serve import Service, serve
 from parityfl.core.aggregation.combine import fold
 from parityfl.core.arrays import Layout
 from parityfl.core.types import Update, Vector, World
-from parityfl.engine.fleet import Observer, Reply, TrainTask
+from parityfl.engine.fleet import Observer, TrainTask
+from parityfl.engine.intake import Intake
 from parityfl.web.server import bind, port_of, run
 
 PROCESSES = 2
@@ -119,18 +120,10 @@ async def one_round(fleet: HttpFleet, number: int, weights: Vector, clients: int
     everyone = np.arange(clients)
     task = TrainTask(number, 0.0, everyone, weights, lambda _: weights, None, np.zeros(clients, dtype=np.int64))
     await fleet.look(number, 0.0)
-    replies, loop = fleet.train(task), asyncio.get_running_loop()
-
-    async def next_reply() -> Reply | None:
-        return await anext(replies, None)
+    intake = Intake(fleet.train(task))
 
     def folded() -> int:
-        def parts():
-            while (reply := asyncio.run_coroutine_threadsafe(next_reply(), loop).result()) is not None:
-                assert reply.update is not None, reply.reason
-                yield 1.0, reply.update.delta
-
-        return fold(parts(), len(weights)).count
+        return fold(((1.0, update.delta) for update in intake), len(weights)).count
 
     assert await asyncio.to_thread(folded) == clients
 

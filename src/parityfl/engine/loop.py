@@ -2,10 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from time import perf_counter, time
 from typing import Any
 
@@ -22,7 +21,7 @@ from parityfl.core.optimizers import ServerOptimizer
 from parityfl.core.rounding import Carry, as_it_is
 from parityfl.core.rounds import Functional, Plan, Result, close_round, fairness_figures, plan_round
 from parityfl.core.selection import Selector
-from parityfl.core.types import FloatArray, IntArray, RoundContext, Step, Update, Vector, World
+from parityfl.core.types import FloatArray, IntArray, RoundContext, Step, Vector, World
 from parityfl.engine.fleet import (
     ClientEvaluation,
     ClosedRound,
@@ -34,6 +33,7 @@ from parityfl.engine.fleet import (
     TrainTask,
 )
 from parityfl.engine.folder import RunFolder, disk_errors
+from parityfl.engine.intake import Intake
 from parityfl.engine.journal import Checkpoint, Journal
 from parityfl.engine.state import RunState
 from parityfl.engine.tables import client_lines, round_line, shortfall_lines
@@ -219,7 +219,7 @@ class _Run:
 
         # Train and aggregate: updates are folded while later ones are still on their way.
         task = self._task(plan, state)
-        intake = _Intake(self.fleet.train(task), state.late)
+        intake = Intake(self.fleet.train(task), state.late)
         step = await asyncio.to_thread(self._fold, plan, state, intake, world)
         weights, optimizer = self._advance(state, step)
         average = _blend(state.average, weights, spec.ema)
@@ -293,7 +293,7 @@ class _Run:
             deadline_s=self.spec.deadline.seconds(state.ledger),
         )
 
-    def _fold(self, plan: Plan, state: RunState, intake: "_Intake", world: World) -> Step:
+    def _fold(self, plan: Plan, state: RunState, intake: Intake, world: World) -> Step:
         """Run the aggregation rule over the updates as they arrive; called in a thread of its own."""
         context = RoundContext(
             round=plan.round,
@@ -374,49 +374,6 @@ class _Run:
         )
 
 
-class _Intake:
-    """The updates of a round, in client order: those left from the round before, then each as its reply arrives.
-
-    Iterated in a thread while the replies come in on the event loop of the thread that made it.
-    """
-
-    def __init__(self, replies: AsyncIterator[Reply], late: Sequence[Update]) -> None:
-        self._source = replies
-        self._late = late
-        self._loop = asyncio.get_running_loop()
-        self._control: Vector | None = None
-        self.replies: list[Reply] = []
-        self.clients: list[int] = []
-        self.waited_s = 0.0
-
-    def __iter__(self) -> Iterator[Update]:
-        for update in chain(self._late, self._arriving()):
-            self.clients.append(update.client)
-            if update.control is not None:
-                self._control = update.control.copy() if self._control is None else self._control + update.control
-            yield update
-
-    def control(self, before: Vector | None, num_clients: int) -> Vector | None:
-        """Return the server's control variate after the round: c + (sum of the clients' changes) / N."""
-        if before is None or self._control is None:
-            return before
-        return before + self._control / np.float32(num_clients)
-
-    def _arriving(self) -> Iterator[Update]:
-        while True:
-            began = perf_counter()
-            reply = asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
-            self.waited_s += perf_counter() - began
-            if reply is None:
-                return
-            self.replies.append(replace(reply, update=_without_vectors(reply.update)))
-            if reply.update is not None:
-                yield reply.update
-
-    async def _next(self) -> Reply | None:
-        return await anext(self._source, None)
-
-
 class _Stopwatch:
     """Seconds between laps."""
 
@@ -458,12 +415,6 @@ def _measured(record: RoundRecord, evaluation: Evaluation) -> dict[str, float]:
 
 def _result(reply: Reply) -> Result:
     return Result(reply.client, reply.outcome, reply.update, reply.latency_s, reply.bytes_up, reply.bytes_down)
-
-
-def _without_vectors(update: Update | None) -> Update | None:
-    """Forget the model in an update, so that a round does not hold every client's."""
-    empty = np.zeros(0, dtype=np.float32)
-    return None if update is None else replace(update, delta=empty, control=None)
 
 
 def _with_initial_loss(ledger: Ledger, measured: FloatArray) -> Ledger:

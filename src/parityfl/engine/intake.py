@@ -1,0 +1,84 @@
+"""What comes in during a round: replies from the event loop, updates for the thread that folds them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
+from time import perf_counter
+
+import numpy as np
+
+from parityfl.core.types import Update, Vector
+from parityfl.engine.fleet import Reply
+
+BATCH_BYTES = 2**22
+"""How many bytes of updates are waited for before they are handed over: to change threads costs as much as to fold a
+small update, and to fold this much takes a millisecond or two."""
+
+
+class Intake:
+    """The updates of a round, in client order: those left from the round before, then those that arrive.
+
+    Iterated in a thread while the replies come in on the event loop of the thread that made it. Several small updates
+    are handed over at once, large ones one by one.
+
+    Args:
+        replies: the round's replies.
+        late: updates of earlier rounds, which come first.
+
+    Attributes:
+        replies: those that were handed over, without their vectors.
+        clients: whose updates were handed over.
+        waited_s: for how long there was nothing to fold.
+    """
+
+    def __init__(self, replies: AsyncIterator[Reply], late: Sequence[Update] = ()) -> None:
+        self._source = replies
+        self._late = late
+        self._loop = asyncio.get_running_loop()
+        self._control: Vector | None = None
+        self.replies: list[Reply] = []
+        self.clients: list[int] = []
+        self.waited_s = 0.0
+
+    def __iter__(self) -> Iterator[Update]:
+        for update in chain(self._late, self._arriving()):
+            self.clients.append(update.client)
+            if update.control is not None:
+                self._control = update.control.copy() if self._control is None else self._control + update.control
+            yield update
+
+    def control(self, before: Vector | None, num_clients: int) -> Vector | None:
+        """Return the server's control variate after the round: c + (sum of the clients' changes) / N."""
+        if before is None or self._control is None:
+            return before
+        return before + self._control / np.float32(num_clients)
+
+    def _arriving(self) -> Iterator[Update]:
+        while True:
+            began = perf_counter()
+            batch = asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
+            self.waited_s += perf_counter() - began
+            if not batch:
+                return
+            while batch:
+                reply = batch.pop(0)  # nothing here refers to an update that was folded
+                self.replies.append(replace(reply, update=_without_vectors(reply.update)))
+                if reply.update is not None:
+                    yield reply.update
+
+    async def _next(self) -> list[Reply]:
+        """Return the replies that come next; none at the end."""
+        batch, size = [], 0
+        async for reply in self._source:
+            batch.append(reply)
+            size += 0 if reply.update is None else reply.update.delta.nbytes
+            if size >= BATCH_BYTES:
+                break
+        return batch
+
+
+def _without_vectors(update: Update | None) -> Update | None:
+    """Forget the model in an update, so that a round does not hold every client's."""
+    empty = np.zeros(0, dtype=np.float32)
+    return None if update is None else replace(update, delta=empty, control=None)
