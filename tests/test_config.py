@@ -413,3 +413,35 @@ def test_a_resolved_configuration_can_be_taken_apart_and_put_together():
 def test_it_is_part_of_the_public_face():
     assert parityfl.Config is Config
     assert issubclass(ConfigError, parityfl.ParityflError)
+
+
+def test_a_limit_that_is_set_by_default_can_be_lifted():
+    assert resolve([], {"security.max_update_norm": "none"}).security.max_update_norm is None
+
+
+def test_a_name_that_comes_back_does_not_bring_back_what_the_preset_gave():
+    """Choosing another rule dropped the preset's keys; choosing the preset's again is a choice of its own."""
+    chosen = resolve([{"method": "parityfl-need"}, {"aggregator": {"name": "fedavg"}}], {"aggregator.name": "mifa"})
+    assert chosen.aggregator == AggregatorSection(name="mifa")
+
+
+def test_the_components_of_a_mixture_are_checked_like_sections():
+    mixed = [
+        {"name": "trace", "loop": "false", "share": 1},
+        {"name": "gilbert-elliott", "stability": "none", "share": 1},
+    ]
+    section = AvailabilitySection(name="mixture", components=mixed)
+    assert [part.get("loop") for part in keys(section)["components"]] == [False, None]
+    assert keys(section)["components"][1]["stability"] is None
+    with pytest.raises(ConfigError, match=r"availability\.components\[0\]\.stability = 'x': input should be"):
+        AvailabilitySection(name="mixture", components=[{"name": "gilbert-elliott", "stability": "x", "share": 1}])
+    with pytest.raises(ConfigError, match=r"unknown availability\.components\[0\] 'always-on'"):
+        AvailabilitySection(name="mixture", components=[{"name": "always-on", "share": 1}])
+
+
+@pytest.mark.parametrize(
+    "key", ["rounds.over_select", "aggregator.server_lr", "objective.mu", "selector.debt_weight", "selector.epsilon"]
+)
+def test_infinity_is_refused_where_nothing_can_be_done_with_it(key):
+    with pytest.raises(ConfigError, match=key.replace(".", r"\.")):
+        resolve([{"selector": {"name": "cup-reactive"}, "objective": {"name": "fedprox"}}], {key: math.inf})

@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
@@ -57,7 +57,7 @@ class Section(BaseModel):
         """Take the word ``none`` for a key that can be absent: TOML has no null."""
         if not isinstance(values, Mapping):
             return values
-        optional = {key for key, info in cls.model_fields.items() if info.default is None}
+        optional = {key for key, info in cls.model_fields.items() if type(None) in get_args(info.annotation)}
         return {key: None if key in optional and value == "none" else value for key, value in values.items()}
 
 
@@ -112,6 +112,28 @@ class AvailabilitySection(Part[AvailabilityModel]):
 
     registry: ClassVar[Registry[Any]] = availability
     name: str = "gilbert-elliott"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _components(cls, values: Any) -> Any:
+        """Check the components of a mixture as sections of their own."""
+        parts = values.get("components") if isinstance(values, Mapping) else None
+        if not isinstance(parts, Sequence) or isinstance(parts, str):
+            return values
+        return {**values, "components": [_component(index, part) for index, part in enumerate(parts)]}
+
+
+def _component(index: int, part: Any) -> Any:
+    """Return one component of a mixture with the keys that it gives checked."""
+    if not isinstance(part, Mapping):
+        return part
+    keys = {key: value for key, value in part.items() if key != "share"}
+    place = f"availability.components[{index}]"
+    try:
+        checked = AvailabilitySection(**{"name": "", **keys}).model_dump()
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("availability", place, 1)) from None
+    return {key: checked.get(key, value) for key, value in part.items()}
 
 
 class SelectorSection(Part[Selector]):
@@ -220,7 +242,7 @@ class Rounds(Section):
     deadline_spread: NonNegative = 4.0
     grace_s: NonNegative = 5.0
     quorum: Count | None = None
-    over_select: Annotated[float, Field(ge=1)] = 1.0
+    over_select: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
     late: Literal["discard", "next-round"] = "discard"
     max_idle_rounds: Count = 1000
 
@@ -332,32 +354,23 @@ class Config(Section):
     transport: Transport = Transport()
     security: Security = Security()
 
-    def __init__(self, **sections: Any) -> None:
-        """Check the sections, given as mappings or as section objects.
+    def __init__(self, preset_is_laid: bool = False, /, **sections: Any) -> None:
+        """Check the sections, given as mappings or as section objects, over the preset that they name.
+
+        Args:
+            preset_is_laid: whether the preset is among what is given already.
+            sections: by name.
 
         Raises:
             ConfigError: a key or value is wrong.
         """
+        layer: Layer = {key: _plain(value) for key, value in sections.items()}
+        if not preset_is_laid:
+            layer = merge(read_preset(str(layer.get("method", "parityfl"))), layer)
         try:
-            super().__init__(**sections)
+            super().__init__(**_with_implied(layer))
         except ValidationError as error:
             raise _explained(error) from None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _apply_preset(cls, values: Any) -> Any:
-        """Lay what was given over the preset that it names."""
-        if not isinstance(values, Mapping):
-            return values
-        given = {key: _plain(value) for key, value in values.items()}
-        preset = read_preset(str(given.get("method", "parityfl")))
-        layer = merge(preset, given)
-        rounds, data = layer.get("rounds"), layer.get("data")
-        if isinstance(rounds, Mapping) and rounds.get("clock") == "wall":
-            layer = {"availability": {"name": "always"}, **layer}
-        if isinstance(data, Mapping) and data.get("name") == OWN_DATA:
-            layer = merge({"utility": {"functional": "local_gain"}}, layer)
-        return layer
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -474,7 +487,7 @@ def resolve(layers: Sequence[Layer], overrides: Layer) -> Config:
         ConfigError: a key or value is wrong.
     """
     try:
-        return Config(**_stacked(layers, overrides))
+        return Config(True, **_stacked(layers, overrides))
     except _KeyFaultError as fault:
         text = _as_text(overrides, fault.key)
         if text is None:
@@ -486,15 +499,27 @@ def resolve(layers: Sequence[Layer], overrides: Layer) -> Config:
 
 
 def _stacked(layers: Sequence[Layer], overrides: Layer) -> dict[str, Any]:
+    """Lay the layers over the preset, one after the other: each may drop what those below it gave."""
     upper: dict[str, Any] = {}
     for dotted, value in overrides.items():
         upper = _united(upper, nested(dotted, value))
     stack = [*layers, upper]
     methods = [layer["method"] for layer in stack if "method" in layer]
-    merged = dict(read_preset(str(methods[-1]))) if methods else {}
+    merged = dict(read_preset(str(methods[-1] if methods else "parityfl")))
     for layer in stack:
         merged = merge(merged, layer)
     return merged
+
+
+def _with_implied(layer: Layer) -> dict[str, Any]:
+    """Return a whole layer with the defaults that depend on what it says elsewhere."""
+    rounds, data = layer.get("rounds"), layer.get("data")
+    implied: dict[str, Any] = {}
+    if isinstance(rounds, Mapping) and rounds.get("clock") == "wall" and "availability" not in layer:
+        implied["availability"] = {"name": "always"}
+    if isinstance(data, Mapping) and data.get("name") == OWN_DATA:
+        implied["utility"] = {"functional": "local_gain"}
+    return merge(implied, layer)
 
 
 def read_override(text: str) -> tuple[str, Any]:

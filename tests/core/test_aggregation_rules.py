@@ -43,12 +43,13 @@ class Game:
         self.state = rule.init(self.world, size)
         self.number = 0
 
-    def round(self, *updates, probability=None, available=None, selected=None):
+    def round(self, *updates, probability=None, registered=None, available=None, selected=None):
         everybody = np.ones(self.world.num_clients, dtype=np.bool_)
         self.number += 1
         context = RoundContext(
             round=self.number,
             weights=self.weights,
+            registered=everybody if registered is None else np.array(registered),
             available=everybody if available is None else np.array(available),
             selected=np.isin(
                 np.arange(self.world.num_clients), [u.client for u in updates] if selected is None else selected
@@ -617,13 +618,63 @@ def test_one_hostile_update_stays_within_the_honest_ones(rule, hostile, position
     assert 1 <= direction[0] <= 4
 
 
+@pytest.mark.parametrize(("trim", "count", "cut"), [(0.28, 25, 7), (0.07, 100, 7), (0.14, 50, 7), (0.1, 25, 3)])
+def test_trimmed_mean_leaves_out_as_many_as_the_product_says(trim, count, cut):
+    """.28 x 25 is 7, though a little more in floating point. The value at the cut is in the mean if that is so."""
+    values = [0.0] * cut + [1.0] + [0.0] * (count - cut - 1)
+    updates = [update(k, value if k == cut else (-1.0 if k < cut else 2.0)) for k, value in enumerate(values)]
+    direction = Game(TrimmedMean(trim=trim), count).round(*updates)
+    kept = count - 2 * cut
+    assert direction == near((1 + 2 * (kept - 1)) / kept)
+
+
+# Who is registered.
+
+
+@pytest.mark.parametrize(
+    "rule", [FedAU(), FedVarp(), HorvitzThompson(clip=100.0)], ids=lambda rule: type(rule).__name__
+)
+def test_a_mean_over_all_is_over_those_that_have_registered(rule):
+    """There is room for twenty devices, three came: their mean is 2, not 3 / 20 of it."""
+    room, here = Game(rule, 20), [k < 3 for k in range(20)]
+    for _ in range(2):
+        updates = [update(k, 2.0) for k in range(3)]
+        direction = room.round(*updates, registered=here, available=here, probability=[float(k) for k in here])
+    assert direction == near(2)
+
+
+# What no update may bring about: numbers that are not finite.
+
+
+def test_surrogate_with_an_infinite_decay_is_the_mean_of_who_came():
+    """Older updates weigh nothing, and this round's 1."""
+    game = Game(Surrogate(decay=float("inf")))
+    assert game.round(update(0, 2.0), update(1, 4.0)) == near(3)
+    assert game.round(update(1, 8.0)) == near(8)
+    assert game.round(update(0, 6.0, staleness=1)) is None
+    assert game.round(update(0, 6.0)) == near(6)
+
+
+def test_surrogate_stays_where_nothing_weighs():
+    """exp(-800) is 0 in floating point."""
+    assert Game(Surrogate(decay=800.0)).round(update(0, 2.0, staleness=1)) is None
+
+
+@pytest.mark.parametrize(("q", "loss"), [(5.0, 0.0), (10.0, 1e-6)])
+def test_q_fedavg_stays_where_there_is_no_loss(q, loss):
+    """A loss of nearly 0 to the power of q is 0 in float32, and 0 / 0 is no step."""
+    assert Game(QFedAvg(q=q)).round(update(0, 0.1, before=loss)) is None
+
+
 # Keys.
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Mifa(need=-1.0), r"aggregator\.need = -1 must be at least 0"),
+        (lambda: Mifa(need=-1.0), r"aggregator\.need = -1 must be from 0 to 10"),
+        (lambda: Mifa(server_lr=float("inf")), r"aggregator\.server_lr = inf must be above 0 and finite"),
+        (lambda: Afl(gamma=float("inf")), r"aggregator\.gamma = inf must be at least 0 and finite"),
         (lambda: Mifa(need_memory=1.0), r"aggregator\.need_memory = 1 must be at least 0 and below 1"),
         (lambda: Mifa(need_clip=0.0), r"aggregator\.need_clip = 0 must be above"),
         (lambda: HorvitzThompson(clip=0.0), r"aggregator\.clip = 0"),

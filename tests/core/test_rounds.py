@@ -210,7 +210,16 @@ def test_what_is_not_finite_was_not_measured():
     wild = close(plan(1, [1, 1, 1], [0]), [reply(0, before=math.inf)], ledger, loss=[math.inf, 0.5, NAN])
     np.testing.assert_array_equal(wild.eval_loss, [NAN, 0.5, NAN])
     np.testing.assert_array_equal(wild.local_loss_before, [NAN] * 3)
-    assert wild.credit.tolist() == [0.0, 0.0, 0.0]
+    np.testing.assert_array_equal(wild.credit, [NAN, 0.0, 0.0])
+    assert account(ledger, wild).utility.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_the_first_round_takes_a_participants_own_measure_of_the_initial_model():
+    """Nobody else has measured it of client 0, which came too late for the first evaluation."""
+    ledger = started([NAN, 1.0, NAN], [NAN, 0.2, NAN])
+    record = close(plan(1, [1, 1, 1], [0]), [reply(0, before=2.0)], ledger, loss=[1.5, 0.5, NAN])
+    np.testing.assert_array_equal(record.loss_gain, [0.5, 0.5, NAN])
+    assert record.credit.tolist() == [0.5, 0.0, 0.0]
 
 
 def test_a_live_world_learns_the_samples_from_the_replies():

@@ -23,7 +23,8 @@ from safetensors.numpy import load_file
 from parityfl.core.aggregation import Aggregator
 from parityfl.core.aggregation.fedavg import FedAvg
 from parityfl.core.arrays import Layout, model_hash
-from parityfl.core.types import Outcome, Step
+from parityfl.core.errors import UnfinishedError
+from parityfl.core.types import Outcome, Step, Update
 from parityfl.engine.fleet import ClientEvaluation, Evaluation
 from parityfl.engine.tables import CLIENT_COLUMNS, ROUND_COLUMNS
 
@@ -197,6 +198,42 @@ def test_what_is_not_finite_is_unknown(tmp_path):
     assert all(row["global_loss"] == "" for row in rows(tmp_path, "rounds")[1:])
     assert all(row["eval_loss"] == row["loss_gain"] == "" for row in rows(tmp_path, "clients")[CLIENTS:])
     json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
+
+
+@dataclass(frozen=True)
+class Leap(FedAvg):
+    """Goes further than any number."""
+
+    def aggregate(self, state, context, updates):
+        step = super().aggregate(state, context, updates)
+        return step if context.round < 3 else replace(step, direction=np.full_like(context.weights, np.nan))
+
+
+def test_a_model_that_would_not_be_finite_ends_the_run_before_it(tmp_path):
+    """What stands is the last round's model, and the line says what to lower."""
+    with pytest.raises(UnfinishedError, match=r"round 3: .*lower aggregator\.server_lr = 1 or training\.lr = 0\.1"):
+        run(make_spec(make_world(**ALWAYS), aggregate=Leap()), tmp_path)
+    assert len(rows(tmp_path, "rounds")) == 2
+    assert np.isfinite(load_file(tmp_path / "model.safetensors")["weight"]).all()
+
+
+def test_a_late_update_does_not_replace_a_newer_one(tmp_path):
+    """Client 0 has completed round 2 when what is left of its round 1 arrives; client 2 has done nothing since."""
+    folded = []
+
+    class Heard(FedAvg):
+        def aggregate(self, state, context, updates):
+            read = list(updates)
+            folded.extend((context.round, update.client) for update in read if update.staleness)
+            return super().aggregate(state, context, read)
+
+    spec = make_spec(make_world(clients=3, per_round=3, pi=1.0), aggregate=Heard(), rounds=3)
+    fleet = QuadraticFleet(spec, fates=(Outcome.COMPLETED,), first_round=[1, 1, 99])
+    late = [Update(client, np.ones(6, dtype=np.float32), 10, 0.5, staleness=2) for client in (2, 0)]
+    arrivals = iter([[], late, []])
+    fleet.late_updates = lambda: next(arrivals)
+    run(spec, tmp_path, fleet=fleet)
+    assert folded == [(3, 2)]
 
 
 def test_the_moving_average_is_of_the_models(tmp_path):

@@ -218,7 +218,7 @@ def account(ledger: Ledger, record: RoundRecord) -> Ledger:
         switched_on=ledger.switched_on + (record.available & (ledger.present == 0) & ~newly),
         switched_off=ledger.switched_off + (~record.available & (ledger.present == 1)),
         expected_available=ledger.expected_available + record.availability_true,
-        utility=ledger.utility + record.credit,
+        utility=ledger.utility + np.nan_to_num(record.credit),
         eval_loss=_latest(ledger.eval_loss, record.eval_loss),
         eval_accuracy=_latest(ledger.eval_accuracy, record.eval_accuracy),
         train_loss=_latest(ledger.train_loss, record.train_loss),

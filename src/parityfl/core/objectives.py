@@ -1,6 +1,7 @@
 """Local objectives: what a client minimises. Their keys and what they keep; the training itself is in `training`."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar
 
 from parityfl.core.errors import ConfigError
@@ -83,5 +84,5 @@ class Scaffold(Objective):
 
 
 def _require_non_negative(key: str, value: float) -> None:
-    if not value >= 0:
-        raise ConfigError(f"{key} = {value} must be 0 or more")
+    if not 0 <= value < inf:
+        raise ConfigError(f"{key} = {value} must be a number of 0 or more")

@@ -101,7 +101,7 @@ def close_round(
     participated = outcome == OUTCOME_CODES.index(Outcome.COMPLETED)
     loss_before = column(lambda r: r.update.loss_before if r.update else math.nan)
     loss_after = column(lambda r: r.update.loss_after if r.update else math.nan)
-    fresh = ledger.last_evaluated == ledger.rounds
+    fresh = (ledger.last_evaluated == ledger.rounds) & ~np.isnan(ledger.eval_loss)
     gains = {
         "loss_gain": np.where(fresh, ledger.eval_loss, loss_before) - eval_loss,
         "accuracy_gain": eval_accuracy - np.where(fresh, ledger.eval_accuracy, np.nan),
@@ -117,7 +117,7 @@ def close_round(
         availability_true=_truth(world, plan.time_s),
         inclusion_probability=_probability(plan.selection, world.num_clients),
         **gains,
-        credit=np.where(participated, np.nan_to_num(gains[functional]), 0.0),
+        credit=np.where(participated, gains[functional], 0.0),
         eval_loss=eval_loss,
         eval_accuracy=eval_accuracy,
         local_loss_before=loss_before,

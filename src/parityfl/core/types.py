@@ -150,6 +150,7 @@ class RoundContext:
     Attributes:
         round: the round's number, from 1.
         weights: the global model that was sent out, shape (d,). Not to be changed.
+        registered: who is registered, shape (N,): all in an experiment, and at first fewer in a live run.
         available: who was available, shape (N,).
         selected: who was selected, shape (N,).
         probability: as in `Selection`.
@@ -161,6 +162,7 @@ class RoundContext:
 
     round: int
     weights: Vector
+    registered: BoolArray
     available: BoolArray
     selected: BoolArray
     probability: FloatArray | None
@@ -168,6 +170,11 @@ class RoundContext:
     world: World
     local_lr: float
     local_epochs: int
+
+    @property
+    def population(self) -> int:
+        """How many clients have registered by now: whom a mean over all clients is over."""
+        return int(np.sum(self.registered | (self.ledger.first_round > 0)))
 
 
 @dataclass(frozen=True)

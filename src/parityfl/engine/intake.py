@@ -48,11 +48,11 @@ class Intake:
                 self._control = update.control.copy() if self._control is None else self._control + update.control
             yield update
 
-    def control(self, before: Vector | None, num_clients: int) -> Vector | None:
-        """Return the server's control variate after the round: c + (sum of the clients' changes) / N."""
+    def control(self, before: Vector | None, population: int) -> Vector | None:
+        """Return the server's control variate after the round: c + (sum of the clients' changes) / `population`."""
         if before is None or self._control is None:
             return before
-        return before + self._control / np.float32(num_clients)
+        return before + self._control / np.float32(population)
 
     def _arriving(self) -> Iterator[Update]:
         while True:

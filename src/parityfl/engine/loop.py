@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 
 from parityfl.core.aggregation import Aggregator
-from parityfl.core.arrays import Layout, model_hash
+from parityfl.core.arrays import Layout, all_finite, model_hash
 from parityfl.core.deadline import Deadline
 from parityfl.core.errors import UnfinishedError
 from parityfl.core.fairness import jsonable
@@ -21,7 +21,7 @@ from parityfl.core.optimizers import ServerOptimizer
 from parityfl.core.rounding import Carry, as_it_is
 from parityfl.core.rounds import Functional, Plan, Result, close_round, fairness_figures, plan_round
 from parityfl.core.selection import Selector
-from parityfl.core.types import FloatArray, IntArray, RoundContext, Step, Vector, World
+from parityfl.core.types import FloatArray, IntArray, RoundContext, Step, Update, Vector, World
 from parityfl.engine.fleet import (
     ClientEvaluation,
     ClosedRound,
@@ -220,8 +220,9 @@ class _Run:
         # Train and aggregate: updates are folded while later ones are still on their way.
         task = self._task(plan, state)
         intake = Intake(self.fleet.train(task), state.late)
-        step = await asyncio.to_thread(self._fold, plan, state, intake, world)
-        weights, optimizer = self._advance(state, step)
+        context = self._context(plan, state, world)
+        step = await asyncio.to_thread(self._fold, state, context, intake)
+        weights, optimizer = self._advance(state, step, number)
         average = _blend(state.average, weights, spec.ema)
         clock.lap("aggregate_s")
         clock.move("aggregate_s", "train_s", intake.waited_s)
@@ -250,8 +251,8 @@ class _Run:
             selector=spec.selector.observe(state.selector, steering, world),
             aggregator=step.state,
             optimizer=optimizer,
-            control=intake.control(state.control, world.num_clients),
-            late=tuple(sorted(self.fleet.late_updates(), key=lambda update: (update.client, -update.staleness))),
+            control=intake.control(state.control, context.population),
+            late=_still_newest(self.fleet.late_updates(), ledger),
             deterministic=state.deterministic and all(reply.reproducible for reply in intake.replies),
             idle_rounds=0 if intake.clients else state.idle_rounds + 1,
             notes=step.notes or state.notes,
@@ -293,11 +294,12 @@ class _Run:
             deadline_s=self.spec.deadline.seconds(state.ledger),
         )
 
-    def _fold(self, plan: Plan, state: RunState, intake: Intake, world: World) -> Step:
-        """Run the aggregation rule over the updates as they arrive; called in a thread of its own."""
-        context = RoundContext(
+    def _context(self, plan: Plan, state: RunState, world: World) -> RoundContext:
+        """Return what the aggregation rule may know beside the updates."""
+        return RoundContext(
             round=plan.round,
             weights=state.weights,
+            registered=plan.registered,
             available=plan.available,
             selected=plan.selected,
             probability=plan.selection.probability,
@@ -306,16 +308,26 @@ class _Run:
             local_lr=self.spec.local_lr,
             local_epochs=self.spec.local_epochs,
         )
+
+    def _fold(self, state: RunState, context: RoundContext, intake: Intake) -> Step:
+        """Run the aggregation rule over the updates as they arrive; called in a thread of its own."""
         updates = iter(intake)
         step = self.spec.aggregator.aggregate(state.aggregator, context, updates)
         for _ in updates:  # a rule that does not read to the end must not leave replies behind
             pass
         return step
 
-    def _advance(self, state: RunState, step: Step) -> tuple[Vector, Mapping[str, Any]]:
+    def _advance(self, state: RunState, step: Step, number: int) -> tuple[Vector, Mapping[str, Any]]:
         if step.direction is None:
             return state.weights, state.optimizer
-        return self.spec.optimizer.step(state.optimizer, state.weights, step.direction, self.spec.aggregator.server_lr)
+        rule = self.spec.aggregator
+        weights, optimizer = self.spec.optimizer.step(state.optimizer, state.weights, step.direction, rule.server_lr)
+        if not all_finite(weights):
+            raise UnfinishedError(
+                f"round {number}: the model would no longer be finite, so the run ends before it: lower "
+                f"aggregator.server_lr = {rule.server_lr:g} or training.lr = {self.spec.local_lr:g}"
+            )
+        return weights, optimizer
 
     async def _evaluate(self, number: int, weights: Vector, average: Vector) -> Evaluation:
         if number % self.spec.evaluate_every == 0 or number == self.spec.rounds:
@@ -420,6 +432,12 @@ def _result(reply: Reply) -> Result:
 def _with_initial_loss(ledger: Ledger, measured: FloatArray) -> Ledger:
     """Take a late-comer's first known loss as that of its initial model."""
     return replace(ledger, initial_loss=np.where(np.isnan(ledger.initial_loss), measured, ledger.initial_loss))
+
+
+def _still_newest(late: Sequence[Update], ledger: Ledger) -> tuple[Update, ...]:
+    """Return the late updates for the next round in order, without those whose client has completed a later round."""
+    newest = [u for u in late if ledger.rounds + 1 - u.staleness > ledger.last_participated[u.client]]
+    return tuple(sorted(newest, key=lambda update: (update.client, -update.staleness)))
 
 
 def _blend(average: Vector, weights: Vector, decay: float) -> Vector:

@@ -147,6 +147,7 @@ class Trial:
         context = RoundContext(
             round=ledger.rounds + 1,
             weights=weights,
+            registered=np.ones(problem.num_clients, dtype=np.bool_),
             available=available,
             selected=np.isin(np.arange(problem.num_clients), group),
             probability=problem.probability(there),

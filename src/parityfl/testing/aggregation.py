@@ -229,6 +229,7 @@ def _renumber(example: ExampleRound, order: IntArray, world: World) -> ExampleRo
     probability = None if context.probability is None else context.probability[order]
     context = replace(
         context,
+        registered=context.registered[order],
         available=context.available[order],
         selected=context.selected[order],
         probability=probability,
@@ -242,6 +243,7 @@ def _context(world: World, number: int, participants: Sequence[int], size: int) 
     return RoundContext(
         round=number,
         weights=generator(world.seed, "example-weights", number).normal(size=size).astype(np.float32),
+        registered=everybody,
         available=everybody,
         selected=_mask(world.num_clients, np.asarray(participants, dtype=np.int64)),
         probability=np.full(world.num_clients, max(len(participants), 1) / world.num_clients),

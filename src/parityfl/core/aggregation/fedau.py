@@ -44,9 +44,8 @@ class FedAU(Aggregator):
 
     def aggregate(self, state: State, context: RoundContext, updates: Iterable[Update]) -> Step:
         """Return (1/N) sum_S omega_k Delta_k, or None in a round without updates."""
-        num_clients = context.world.num_clients
-        present = np.zeros(num_clients, dtype=np.bool_)
-        weights = state["omega"] / num_clients
+        present = np.zeros(len(state["omega"]), dtype=np.bool_)
+        weights = state["omega"] / context.population
 
         def weigh(update: Update) -> float:
             present[update.client] = True

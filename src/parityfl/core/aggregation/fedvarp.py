@@ -41,7 +41,7 @@ class FedVarp(Aggregator):
     def aggregate(self, state: State, context: RoundContext, updates: Iterable[Update]) -> Step:
         """Return mean_S(Delta_k - G_k) + (1/N) sum_k G_k, or None in a round without updates."""
         memory, total = state["row_memory"], state["total"]
-        before, count = total / context.world.num_clients, 0
+        before, count = total / context.population, 0
         moved = np.zeros_like(total)
         for update in updates:
             moved -= memory[update.client]

@@ -62,9 +62,9 @@ class HorvitzThompson(Aggregator):
 
     def aggregate(self, state: State, context: RoundContext, updates: Iterable[Update]) -> Step:
         """Return the estimate of the mean update, or None in a round without updates."""
-        world = context.world
-        clip = self.clip if self.clip is not None else 20 * world.num_clients / world.per_round
-        stands_for = world.num_clients if self.population == "full" else max(int(context.available.sum()), 1)
+        population = context.population
+        clip = self.clip if self.clip is not None else 20 * population / context.world.per_round
+        stands_for = population if self.population == "full" else max(int(context.available.sum()), 1)
         current, clipped = inverse_probabilities(context, self.population), state["clipped"]
 
         def weigh(update: Update) -> float:

@@ -1,18 +1,20 @@
 """Checks of the configuration keys that the rules share."""
 
+from math import inf
+
 from parityfl.core.errors import ConfigError
 
 
 def at_least(key: str, value: float, low: float) -> None:
-    """Raise ConfigError unless `value` is `low` or more."""
-    if not value >= low:
-        raise ConfigError(f"aggregator.{key} = {value:g} must be at least {low:g}")
+    """Raise ConfigError unless `value` is finite and `low` or more."""
+    if not low <= value < inf:
+        raise ConfigError(f"aggregator.{key} = {value:g} must be at least {low:g} and finite")
 
 
 def above(key: str, value: float, low: float) -> None:
-    """Raise ConfigError unless `value` is more than `low`."""
-    if not value > low:
-        raise ConfigError(f"aggregator.{key} = {value:g} must be above {low:g}")
+    """Raise ConfigError unless `value` is finite and more than `low`."""
+    if not low < value < inf:
+        raise ConfigError(f"aggregator.{key} = {value:g} must be above {low:g} and finite")
 
 
 def between(key: str, value: float, low: float, high: float) -> None:

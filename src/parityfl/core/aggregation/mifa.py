@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from parityfl.core.aggregation.base import Aggregator, aggregator
-from parityfl.core.aggregation.keys import above, at_least, at_least_below
+from parityfl.core.aggregation.keys import above, at_least_below, between
 from parityfl.core.aggregation.memory import allocate_rows, store
 from parityfl.core.types import FloatArray, RoundContext, State, Step, Update, Vector, World
 
@@ -35,7 +35,7 @@ class Mifa(Aggregator):
 
     Attributes:
         server_lr: step along the mean; 1.5 to 2 pays, since the direction is smooth.
-        need: exponent q of the relative need, 0 or more; 0 is the published rule.
+        need: exponent q of the relative need, from 0 to 10; 0 is the published rule.
         need_memory: share of rho that survives a participation, in [0, 1).
         need_clip: a loss counts as at most this many times F, above 0.
         memory_dtype: `float32`, or `float16` for half the memory (values below 6e-5 lose precision).
@@ -51,7 +51,7 @@ class Mifa(Aggregator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("need", self.need, 0)
+        between("need", self.need, 0, 10)
         at_least_below("need_memory", self.need_memory, 0, 1)
         above("need_clip", self.need_clip, SMALLEST_RATIO)
 

@@ -42,7 +42,7 @@ class QFedAvg(Aggregator):
             above("lipschitz", self.lipschitz, 0)
 
     def aggregate(self, state: State, context: RoundContext, updates: Iterable[Update]) -> Step:
-        """Return -sum_S D_k / sum_S h_k, or None in a round without updates."""
+        """Return -sum_S D_k / sum_S h_k, or None in a round without updates or without any loss."""
         scale = self.lipschitz or 1 / (context.local_lr * context.local_epochs)
         curvatures = []
 
@@ -52,8 +52,9 @@ class QFedAvg(Aggregator):
             return float(loss**self.q * scale)
 
         folded = fold(((weigh(update), update.delta) for update in updates), len(context.weights))
-        direction = folded.total / np.float32(sum(curvatures)) if folded.count else None
-        return Step(direction, state)
+        curvature = np.float32(sum(curvatures))
+        known = curvature >= np.finfo(np.float32).tiny  # a loss of nearly 0 to the power of q is none
+        return Step(folded.total / curvature if known else None, state)
 
     def _curvature(self, delta: Vector, loss: float, scale: float) -> float:
         """Return h_k = q F^(q-1) ||L Delta||² + L F^q."""

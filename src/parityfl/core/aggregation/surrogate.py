@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import exp
+from math import exp, inf
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from parityfl.core.aggregation.base import Aggregator, aggregator
 from parityfl.core.aggregation.combine import Weigh
 from parityfl.core.aggregation.fedavg import FedAvg
-from parityfl.core.aggregation.keys import above, at_least
+from parityfl.core.aggregation.keys import above, between
 from parityfl.core.aggregation.memory import allocate_rows, store
 from parityfl.core.types import FloatArray, IntArray, RoundContext, State, Step, Update, Vector, World
 
@@ -32,7 +32,7 @@ class Surrogate(Aggregator):
 
     Attributes:
         server_lr: step along the mean.
-        decay: per round, 0 or more; keep it below the smallest availability.
+        decay: per round, 0 or more, `inf` allowed; keep it below the smallest availability.
         eta0: weight of an update that is not of this round, before decay, above 0.
         mode: `training` or `accounting`.
     """
@@ -46,7 +46,7 @@ class Surrogate(Aggregator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("decay", self.decay, 0)
+        between("decay", self.decay, 0, inf)
         above("eta0", self.eta0, 0)
 
     @property
@@ -66,7 +66,7 @@ class Surrogate(Aggregator):
         return {"born": born, "row_memory": allocate_rows(world.num_clients, size), "total": np.zeros(size)}
 
     def aggregate(self, state: State, context: RoundContext, updates: Iterable[Update]) -> Step:
-        """Return the weighted mean of all memories, or None in a round without updates; c_k as `client_weight`."""
+        """Return the weighted mean of all memories, c_k as `client_weight`; None without updates, or if none weighs."""
         if self.mode == "accounting":
             noted = (self._note(state, context, update) for update in updates)
             direction = FedAvg().aggregate({}, context, noted).direction
@@ -77,8 +77,12 @@ class Surrogate(Aggregator):
     def weights(self, born: IntArray, round: int) -> FloatArray:
         """Return c_k of updates made in the rounds `born`, shape (N,); nan where that is 0."""
         age = round - born
-        stale = self.eta0 * np.exp(-self.decay * age)
+        stale = self.eta0 * self._decayed(age)
         return np.where(born == 0, np.nan, np.where(age == 0, 1.0, stale))
+
+    def _decayed(self, age: IntArray) -> FloatArray:
+        """Return exp(-decay age), which is 1 for age 0 whatever the decay."""
+        return np.exp(-np.multiply(self.decay, age, where=age > 0, out=np.zeros(np.shape(age))))
 
     def _direction(self, state: State, context: RoundContext, updates: Iterable[Update]) -> Vector | None:
         """Fold the updates into the memory, and return sum_k c_k G_k / sum_k c_k."""
@@ -96,12 +100,12 @@ class Surrogate(Aggregator):
             return None
         fresh *= 1 - self.eta0
         fresh += self.eta0 * total
-        fresh /= np.nansum(self.weights(state["born"], context.round))
-        return fresh.astype(np.float32)
+        weight = np.nansum(self.weights(state["born"], context.round))
+        return (fresh / weight).astype(np.float32) if weight > 0 else None
 
     def _part(self, state: State, client: int, round: int) -> FloatArray:
         """Return exp(-decay age) G_k of one client, float64."""
-        part: FloatArray = np.float64(exp(-self.decay * (round - state["born"][client]))) * state["row_memory"][client]
+        part: FloatArray = self._decayed(round - state["born"][client]) * state["row_memory"][client]
         return part
 
     def _note(self, state: State, context: RoundContext, update: Update) -> Update:

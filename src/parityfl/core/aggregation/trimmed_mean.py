@@ -42,6 +42,6 @@ class TrimmedMean(Aggregator):
         count = len(rows)
         if not count:
             return Step(None, state)
-        cut = min(ceil(self.trim * count), (count - 1) // 2)
+        cut = min(ceil(self.trim * count - 1e-9), (count - 1) // 2)  # .28 x 25 is a little more than 7
         rows.sort(axis=0)
         return Step(np.mean(rows[cut : count - cut], axis=0, dtype=np.float32), state)

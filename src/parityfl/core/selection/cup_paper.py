@@ -1,6 +1,7 @@
 """The scheduler of the cumulative utility parity paper."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar
 
 from parityfl.core.selection.base import require, selector
@@ -28,7 +29,7 @@ class CupPaper(IndexSelector):
     debt_weight: float = 0.1
 
     def __post_init__(self) -> None:
-        require(self.debt_weight >= 0, "debt_weight", self.debt_weight, "give a number of 0 or more")
+        require(0 <= self.debt_weight < inf, "debt_weight", self.debt_weight, "give a number of 0 or more")
 
     def index(self, state: State, view: View) -> FloatArray:
         """Return the negative score."""

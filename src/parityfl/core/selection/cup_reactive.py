@@ -1,6 +1,7 @@
 """Reactive cumulative utility parity: random selection by inverse availability and missed rounds."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar
 
 import numpy as np
@@ -32,8 +33,8 @@ class CupReactive(Selector):
     epsilon: float = 1e-3
 
     def __post_init__(self) -> None:
-        require(self.debt_weight >= 0, "debt_weight", self.debt_weight, "give a number of 0 or more")
-        require(self.epsilon > 0, "epsilon", self.epsilon, "give a number above 0")
+        require(0 <= self.debt_weight < inf, "debt_weight", self.debt_weight, "give a number of 0 or more")
+        require(0 < self.epsilon < inf, "epsilon", self.epsilon, "give a number above 0")
 
     def select(self, state: State, view: View, rng: np.random.Generator) -> Selection:
         """Draw in proportion to the priorities."""

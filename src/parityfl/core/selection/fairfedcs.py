@@ -1,6 +1,7 @@
 """FairFedCS: Lyapunov queues and reputation."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar
 
 import numpy as np
@@ -35,7 +36,7 @@ class FairFedCS(IndexSelector):
     sigma: float = 0.6
 
     def __post_init__(self) -> None:
-        require(self.sigma >= 0, "sigma", self.sigma, "give a number of 0 or more")
+        require(0 <= self.sigma < inf, "sigma", self.sigma, "give a number of 0 or more")
 
     def init(self, world: World) -> State:
         """Return empty queues and no reputation."""
@@ -49,7 +50,7 @@ class FairFedCS(IndexSelector):
     def observe(self, state: State, record: RoundRecord, world: World) -> State:
         """Let the queues grow, serve the selected, and judge what they brought."""
         gain = np.where(np.isnan(record.local_gain), record.credit, record.local_gain)
-        good = record.participated & (gain >= 0)
+        good = record.participated & ~(gain < 0)  # what nobody measured is not held against it
         grown = min(world.per_round / world.num_clients, 1.0) * _reputation(state) * record.registered
         return {
             "queue": np.maximum(floats(state, "queue") + np.where(record.selected, -1.0, grown), 0.0),

@@ -1,6 +1,7 @@
 """Oort: guided selection by statistical and system utility."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar
 
 import numpy as np
@@ -53,7 +54,7 @@ class Oort(Selector):
         decay, least = self.explore_decay, self.explore_least
         require(0 < decay <= 1, "explore_decay", decay, "give a number above 0 and at most 1")
         require(0 <= least <= self.explore, "explore_least", least, "give a number between 0 and explore")
-        require(self.penalty >= 0, "penalty", self.penalty, "give a number of 0 or more")
+        require(0 <= self.penalty < inf, "penalty", self.penalty, "give a number of 0 or more")
 
     def select(self, state: State, view: View, rng: np.random.Generator) -> Selection:
         """Draw from the tried and the untried."""
