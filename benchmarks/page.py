@@ -157,8 +157,9 @@ def render(rows: Sequence[Row], figure: str = "", notes: str = "") -> str:
     medians = {(each.name, each.side): each.median for each in rows}
     parts = [
         "# Benchmarks",
-        "Written by `./scripts/bench`; not to be edited. The sides of a table took turns in one run; figures are "
-        "medians with their range. Ratios are to the first side. What is measured is said at the head of each script.",
+        "Written by `./scripts/bench`; not to be edited. The sides of a table took turns in one run, but for those of "
+        "`scaling.py` and `cluster.py`, which were measured one after the other. Figures are medians with their range, "
+        "ratios are to the first side. What is measured is said at the head of each script.",
         machine(),
         "## Goals",
         "\n".join(["| what | goal | figure | |", "|---|---|---|---|", *(goal.line(medians) for goal in GOALS)]),
@@ -187,7 +188,8 @@ def table(name: str, rows: list[Row]) -> str:
             continue
         spread = f"{number(each.min)} to {number(each.max)}"
         share = each.median / rows[0].median if rows[0].median else nan
-        lines.append(f"| {each.side} | {number(each.median)} {each.unit} | {spread} | {each.n} | {number(share)} |")
+        side = f"{each.side} ({each.note})" if each.note else each.side
+        lines.append(f"| {side} | {number(each.median)} {each.unit} | {spread} | {each.n} | {number(share)} |")
     commands = sorted({each.command for each in rows})
     return "\n".join([*lines, "", *(f"`{command}`" for command in commands)])
 

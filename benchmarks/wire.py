@@ -22,13 +22,14 @@ from threading import Thread
 from time import perf_counter
 from typing import Any
 
-from peers import CACHE, HERE, failure
+from peers import CACHE, HERE, failure, versions
 from rows import REPEATS, emit, parser, row, say
 
 LARGE, SMALL, TINY = 11_173_962, 41_500, 4_810
 """Parameters: ResNet-18's 44.7 MB, 166 KB, and the digits' network."""
 
 FLASK = CACHE / "flask"
+IDIOM = "Flask, requests, torch.save"
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def compare(
         "parityfl, bf16": lambda: script("wire_ours.py", [*sizes, "bf16"]),
     }
     if with_idiom:
-        sides["Flask, requests, torch.save"] = lambda: script("wire_idiom.py", sizes)
+        sides[IDIOM] = lambda: script("wire_idiom.py", sizes)
     if with_sockets:
         sides["sockets"] = lambda: {"rounds": echo(clients, 4 * parameters, rounds)}
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
@@ -77,6 +78,8 @@ def compare(
                 continue
             say(f"{repeat + 1}/{arguments.repeats} {clients} x {parameters} {side}: {found[side][-1]['rounds']}")
     title = f"{clients} echo client{'s' * (clients > 1)} of {4 * parameters / 1e6:.3g} MB"
+    libraries = [version for package in ("flask", "requests") for version in versions([str(FLASK)], package)]
+    notes.setdefault(IDIOM, ", ".join(libraries))
     for side, runs in found.items():
         emit([row(title, "s", side, [value for run in runs for value in run["rounds"]], notes.get(side, ""))])
         processor = [value for run in runs for value in run.get("cpu", [])]

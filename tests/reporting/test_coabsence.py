@@ -11,7 +11,7 @@ from scipy.stats import false_discovery_control
 from parityfl.core.availability import Bernoulli, GilbertElliott, Groups
 from parityfl.core.types import World
 from parityfl.reporting.audit import read_log, reading
-from parityfl.reporting.coabsence import CoAbsence, benjamini_hochberg, co_absence
+from parityfl.reporting.coabsence import CoAbsence, _grid, benjamini_hochberg, co_absence
 from parityfl.reporting.load import load_run
 from parityfl.reporting.report import run_page
 
@@ -95,7 +95,16 @@ def test_time_is_the_clock_and_not_the_number_of_the_round():
     assert row["together"] == pytest.approx((np.sum(~coins) + 1) / 61)
 
 
+def test_a_long_break_is_not_looked_at():
+    """A year in which nothing ran has no instants, but for the two next to the round before it."""
+    times = np.concatenate([np.arange(6) * 600.0, 3e7 + np.arange(6) * 600.0])
+    assert _grid(times).tolist() == [0, 1, 2, 3, 4, 5, 5, *range(6, 12)]
+
+
 def test_what_cannot_be_tested_says_why():
+    assert (
+        co_absence(*(frame.clear() for frame in frames(np.ones((9, 3), dtype=bool)))).skipped == "there are no rounds"
+    )
     assert found(np.ones((9, 3), dtype=bool)).skipped == "fewer than 10 rounds"
     many = found(np.ones((10, 2001), dtype=bool))
     assert many.skipped == "2001 clients, more than the 2000 whose pairs are tested"

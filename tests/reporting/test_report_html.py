@@ -153,8 +153,13 @@ def test_whom_the_deadline_shuts_out_is_named(tmp_path: Path):
     run = load_run(write_run(tmp_path / "run"))
     table = pl.DataFrame(rows, schema=["client_id", "selected", "outcome"], orient="row")
     found = [warning for warning in warnings(replace(run, clients=table), standing(run)) if "late" in warning.title]
-    assert [warning.title for warning in found] == ["1 client was late in half of the rounds or more"]
+    assert [warning.title for warning in found] == ["1 client was late in half of its selections or more"]
     assert found[0].text.startswith("h0. ")
+
+
+def test_a_run_that_ended_before_its_first_round_has_a_page(tmp_path: Path):
+    page = page_of(write_report(write_run(tmp_path / "run", rounds=0, status="interrupted")))
+    assert "0 of 8" in page.text
 
 
 def test_warnings(tmp_path: Path):
@@ -166,13 +171,19 @@ def test_warnings(tmp_path: Path):
     assert "3 clients: never available. h3, h4, h5." in page.text
 
 
-def test_rounds_without_participants_are_counted(tmp_path: Path):
-    run = write_run(tmp_path / "run")
+@pytest.mark.parametrize(
+    ("late", "words"),
+    [("discard", "in these rounds."), ("next-round", "in these rounds, unless updates of the round before came late.")],
+)
+def test_rounds_without_participants_are_counted(tmp_path: Path, late: str, words: str):
+    run = write_run(tmp_path / "run", changes={"rounds.late": late})
     rounds = pl.read_csv(run / "rounds.csv").with_columns(
         pl.when(pl.col("round") > 2).then(pl.col("num_participated")).otherwise(0)
     )
     rounds.write_csv(run / "rounds.csv")
-    assert "2 of 8 rounds had no participant" in page_of(write_report(run)).text
+    text = page_of(write_report(run)).text
+    assert "2 of 8 rounds had no participant" in text
+    assert f"The model stayed as it was {words}" in text
 
 
 def test_what_the_files_hold_cannot_become_markup(tmp_path: Path):

@@ -55,6 +55,53 @@ def test_where_the_data_lie_and_which_engine_ran_make_no_setting():
     assert method_key(here) == method_key(there)
 
 
+def test_how_numbers_are_rounded_makes_a_method():
+    """Whatever it is that differs in what is computed, two runs are not one and the same."""
+    changes = {
+        "transport": {"dtype": "bf16"},
+        "engine": {"name": "local", "precision": "bf16"},
+        "security": {"max_update_norm": 0.01},
+    }
+    for section, keys in changes.items():
+        plain, other = config(), {**config(), section: keys}
+        assert method_key(plain) != method_key(other)
+        assert setting_key(plain) == setting_key(other)
+    first, second = {**config(), "transport": {"dtype": "float32"}}, {**config(), "transport": {"dtype": "bf16"}}
+    assert labels(first, second) == [
+        "uniform+fedavg (transport.dtype=float32)",
+        "uniform+fedavg (transport.dtype=bf16)",
+    ]
+
+
+def test_methods_of_several_names_with_the_same_parts_are_told_apart():
+    made = [config(name, "lnu", rule) for name in ("mine", "yours") for rule in ("mifa", "fedavg")]
+    for each in made[2:]:
+        each["selector"] = {"name": "lnu", "parity": "utility"}
+    assert len(set(labels(*made))) == 4
+
+
+def test_methods_that_differ_in_name_only_are_told_apart():
+    """Both names stand for several methods, two of which are alike."""
+    made = [config(name, select, "mifa") for name in ("mine", "yours") for select in ("lnu", "uniform")]
+    assert len(set(labels(*made))) == 4
+
+
+def test_settings_whose_values_are_cut_to_the_same_text_are_told_apart():
+    first, second = config(), config()
+    first["availability"] = {"name": "bernoulli", "pi": [0.5] * 12}
+    second["availability"] = {"name": "bernoulli", "pi": [0.5] * 11 + [0.6]}
+    found = setting_labels(first, second)
+    assert found[0] != found[1]
+    assert all(label.startswith("availability.pi=[0.5, 0.5, 0.5, 0.5, 0.5, 0.5, … #") for label in found)
+
+
+def test_of_a_long_path_the_end_is_shown():
+    made = [config(), config()]
+    for each, season in zip(made, ("winter", "summer"), strict=True):
+        each["availability"] = {"name": "trace", "path": f"/somewhere/traces-of-the-whole-year/{season}.csv"}
+    assert setting_labels(*made)[0] == "availability.path=…es-of-the-whole-year/winter.csv"
+
+
 def test_long_values_are_cut():
     short, long = config(), config()
     long["availability"] = {"name": "bernoulli", "pi": [0.1] * 50}

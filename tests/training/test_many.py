@@ -9,7 +9,7 @@ import torch
 from parityfl.config import Config
 from parityfl.core.objectives import objective
 from parityfl.core.types import Update
-from parityfl.training.many import in_turn, kernels, side_by_side
+from parityfl.training.many import ManyModels, in_turn, kernels, side_by_side
 from parityfl.training.models import build_model
 from parityfl.training.workbench import Workbench
 
@@ -83,8 +83,24 @@ def test_clients_without_held_out_parts_have_measured_nothing() -> None:
 
 
 def test_every_model_has_a_kernel() -> None:
-    assert kernels(build_model("cnn", (1, 28, 28), 10)) == ["grouped", "vmap"]
-    assert kernels(torch.nn.Linear(2, 2)) == ["vmap"]
+    assert kernels(build_model("cnn", (1, 28, 28), 10), (1, 28, 28)) == ["grouped", "vmap"]
+    assert kernels(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)), (1, 2, 2)) == ["vmap"]
+
+
+def test_what_draws_at_random_is_trained_one_by_one() -> None:
+    """Copies of one network cannot drop what each would drop by itself."""
+    layers = torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(4, 2)
+    assert kernels(torch.nn.Sequential(*layers), (1, 2, 2)) == []
+
+
+def test_copies_train_as_in_training_and_are_measured_as_in_evaluation() -> None:
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    many = ManyModels(module, 2, "vmap")
+    (batch,) = side_by_side(torch.ones(2, 1, 2, 2), torch.tensor([0, 1]), in_turn([1, 1], 2))
+    many.measure([batch])
+    assert not module.training
+    many.backward(batch)
+    assert module.training
 
 
 def test_batches_lie_side_by_side() -> None:

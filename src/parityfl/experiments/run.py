@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
@@ -59,5 +59,19 @@ def _block(work: Callable[[], Coroutine[None, None, None]]) -> None:
     except RuntimeError:
         run_until_stopped(work)
         return
+    begun: Future[Callable[[], object]] = Future()
+
+    async def in_thread() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        begun.set_result(lambda: loop.call_soon_threadsafe(task.cancel))
+        await work()
+
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(lambda: asyncio.run(work())).result()
+        running = pool.submit(lambda: asyncio.run(in_thread()))
+        try:
+            running.result()
+        except BaseException:
+            if not running.done():  # the cell was interrupted: the run winds up, so that it can be resumed
+                begun.result()()
+            raise

@@ -102,7 +102,8 @@ class _Log:
 
     def _round(self) -> pl.Series:
         number = self._number("round")
-        self._refuse(number != number.floor(), "round", "write the round as a whole number")
+        whole = (number == number.floor()) & (number.abs() < 2.0**53)
+        self._refuse(~whole, "round", "write the round as a whole number")
         return number.cast(pl.Int64)
 
     def _client(self) -> pl.Series:
@@ -115,7 +116,14 @@ class _Log:
         return flag.cast(pl.Int64)
 
     def _time(self, frame: pl.DataFrame) -> pl.Series:
-        return self._number("time_s") if "time_s" in self.text.columns else frame["round"].cast(pl.Float64)
+        """Return when each row's round began; times ascend with the rounds."""
+        if "time_s" not in self.text.columns:
+            return frame["round"].cast(pl.Float64)
+        time = self._number("time_s")
+        begin = pl.DataFrame({"round": frame["round"], "time": time}).group_by("round").agg(pl.col("time").min())
+        early = begin.sort("round").filter(pl.col("time").diff() <= 0)["round"].implode()
+        self._refuse(frame["round"].is_in(early), "time_s", "write a later time than that of the round before")
+        return time
 
     def _increment(self, frame: pl.DataFrame) -> pl.Series:
         """Return what each row adds to its client's utility."""

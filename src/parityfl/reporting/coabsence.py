@@ -66,6 +66,8 @@ def co_absence(rounds: pl.DataFrame, clients: pl.DataFrame) -> CoAbsence:
         rounds: round and time_s, a row per round; time_s ascends.
         clients: round, client_id and available, a row per round and client; a client without one was absent.
     """
+    if rounds.is_empty() or clients.is_empty():
+        return _none("there are no rounds")
     first = clients.group_by("client_id", maintain_order=True).agg(pl.col("round").min())
     start = first["round"].quantile(0.9, "lower")
     names = first.filter(pl.col("round") <= start)["client_id"].to_list()
@@ -94,13 +96,14 @@ def benjamini_hochberg(p: FloatArray) -> FloatArray:
 
 
 def _grid(times: FloatArray) -> np.ndarray:
-    """Return which round each instant of the grid sees."""
+    """Return which round each instant of the grid sees; `times` ascend strictly."""
     if len(times) < 2:
         return np.arange(len(times))
-    step = float(np.median(np.diff(times)))
-    instants = np.arange(times[0], times[-1] + step / 2, step)
-    seen = np.searchsorted(times, instants + 1e-6 * step, side="right") - 1
-    return np.asarray(seen[instants - times[seen] < REACH * step])
+    position = (times - times[0]) / np.median(np.diff(times))
+    first = np.ceil(position - 1e-6)
+    next_round = np.append(first[1:], np.ceil(position[-1] + 0.5))
+    after = np.minimum(next_round, np.ceil(position + REACH))
+    return np.repeat(np.arange(len(times)), np.maximum(after - first, 0).astype(np.int64))
 
 
 def _tests(absent: BoolArray) -> tuple[FloatArray, ...]:

@@ -183,7 +183,8 @@ def _often_late(run: RunData) -> Finding | None:
     found = late.filter((pl.col("share") >= OFTEN_LATE) & (pl.col("times") >= MANY_SELECTIONS))["client_id"].to_list()
     if not found:
         return None
-    title = f"{len(found)} {'client was' if len(found) == 1 else 'clients were'} late in half of the rounds or more"
+    who = "1 client was late in half of its" if len(found) == 1 else f"{len(found)} clients were late in half of their"
+    title = f"{who} selections or more"
     text = f"{names(found)}. The deadline or the quorum shuts them out: what they learn comes late or never counts."
     return Finding(title, "", text)
 
@@ -193,7 +194,9 @@ def _empty_rounds(run: RunData) -> Finding | None:
     if empty == 0:
         return None
     title = f"{empty} of {run.rounds.height} rounds had no participant"
-    return Finding(title, "", "The model stayed as it was in these rounds.")
+    late = run.config["rounds"].get("late", "discard") == "next-round"
+    stayed = "The model stayed as it was in these rounds"
+    return Finding(title, "", f"{stayed}, unless updates of the round before came late." if late else f"{stayed}.")
 
 
 def _verdict(setting: str, method: str, differences: list[Difference]) -> Verdict:

@@ -1,8 +1,9 @@
 """What a run is called in a comparison: its setting, and its method within the setting."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 Config = dict[str, Any]
@@ -21,8 +22,18 @@ SETTING = (
 )
 """Sections that methods must share to be compared."""
 
-METHOD = ("selector", "aggregator", "objective", "server")
-"""Sections that make a method."""
+METHOD = (
+    "selector",
+    "aggregator",
+    "objective",
+    "server",
+    "transport.dtype",
+    "engine.precision",
+    "engine.mode",
+    "engine.pre_aggregate",
+    "security.max_update_norm",
+)
+"""Sections and keys that make a method: what is computed, whoever computes it."""
 
 _OF_THE_MACHINE = {"data.root"}
 
@@ -45,7 +56,7 @@ def parts_label(config: Config) -> str:
 def settings(configs: Sequence[Config]) -> dict[str, str]:
     """Return, by `setting_key`, the keys that tell each setting from the others; '' where there is but one."""
     distinct = {setting_key(config): config for config in configs}
-    return dict(zip(distinct, _describe(list(distinct.values()), SETTING), strict=True))
+    return _told_apart(dict(zip(distinct, _describe(list(distinct.values()), SETTING), strict=True)))
 
 
 def methods(configs: Sequence[Config]) -> dict[str, str]:
@@ -56,10 +67,8 @@ def methods(configs: Sequence[Config]) -> dict[str, str]:
     """
     distinct = {method_key(config): config for config in configs}
     by_name = _group(distinct, lambda config: str(config.get("method") or ""))
-    labels: dict[str, str] = {}
-    for name, keys in by_name.items():
-        labels |= {keys[0]: name} if name and len(keys) == 1 else _labels_by_parts({k: distinct[k] for k in keys})
-    return labels
+    named = {keys[0]: name for name, keys in by_name.items() if name and len(keys) == 1}
+    return _told_apart(named | _labels_by_parts({k: config for k, config in distinct.items() if k not in named}))
 
 
 def _labels_by_parts(distinct: dict[str, Config]) -> dict[str, str]:
@@ -77,9 +86,21 @@ def _group(distinct: dict[str, Config], name: Any) -> dict[str, list[str]]:
     return groups
 
 
-def _flatten(config: Config, sections: Sequence[str]) -> Config:
-    pairs = ((f"{section}.{key}", value) for section in sections for key, value in config.get(section, {}).items())
-    return {key: value for key, value in pairs if key not in _OF_THE_MACHINE}
+def _told_apart(labels: dict[str, str]) -> dict[str, str]:
+    """Return the labels by key, with a few digits of the key's hash where two would be the same."""
+    times = Counter(labels.values())
+    digits = {key: sha256(key.encode()).hexdigest()[:6] for key in labels}
+    return {key: label if times[label] == 1 else f"{label} #{digits[key]}".strip() for key, label in labels.items()}
+
+
+def _flatten(config: Config, wanted: Sequence[str]) -> Config:
+    """Return the values of the wanted sections and keys by dotted key."""
+    sections = dict.fromkeys(name.partition(".")[0] for name in wanted)
+    pairs = (
+        (section, f"{section}.{key}", value) for section in sections for key, value in config.get(section, {}).items()
+    )
+    found = {key: value for section, key, value in pairs if section in wanted or key in wanted}
+    return {key: value for key, value in found.items() if key not in _OF_THE_MACHINE}
 
 
 def _canonical(value: Config) -> str:
@@ -103,4 +124,6 @@ def _tells(key: str, own: Config, everyone: list[Config]) -> bool:
 
 def _pair(key: str, value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    return f"{key.removesuffix('.name')}={text if len(text) <= 32 else text[:31] + '…'}"
+    if len(text) > 32:
+        text = f"…{text[-31:]}" if isinstance(value, str) else f"{text[:31]}…"  # of a path the end tells most
+    return f"{key.removesuffix('.name')}={text}"

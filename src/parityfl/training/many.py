@@ -3,7 +3,7 @@
 The copies' parameters are the rows of a matrix. Two kernels compute what they predict:
 
 - ``grouped``: a network's own `many`, which knows its layers (grouped convolutions, batched matrix products);
-- ``vmap``: torch.func.vmap over the network, which works for any.
+- ``vmap``: torch.func.vmap over the network, which works for any that draws nothing at random (no dropout).
 
 Results equal those of one client after the other but for the order in which floating point adds up.
 """
@@ -24,7 +24,7 @@ from parityfl.config import Training
 from parityfl.core.arrays import Layout
 from parityfl.core.types import FloatArray
 from parityfl.training.local import Batch
-from parityfl.training.models import Grouped, layout_of
+from parityfl.training.models import Grouped, Shape, layout_of
 
 Kernel = Literal["grouped", "vmap"]
 
@@ -46,6 +46,7 @@ class ManyModels:
 
     def __init__(self, module: nn.Module, count: int, kernel: Kernel, bf16: bool = False) -> None:
         self.layout: Layout = layout_of(module)
+        self._module = module
         self._forward = _forward(module, kernel)
         self._bf16 = bf16
         self.weights = torch.zeros(count, self.layout.size)
@@ -63,6 +64,7 @@ class ManyModels:
 
         A client without examples in the batch has loss and gradient 0.
         """
+        self._module.train()
         losses = (_cross_entropy(self._logits(batch.images), batch.labels) * _shares(batch)).sum(dim=1)
         gradients = torch.autograd.grad(losses.sum(), list(self._parameters.values()))
         for view, gradient in zip(self._gradients.values(), gradients, strict=True):
@@ -71,6 +73,7 @@ class ManyModels:
 
     def measure(self, batches: Iterable[Batch]) -> tuple[FloatArray, FloatArray]:
         """Return each client's mean loss and accuracy, shape (K,), nan where it has no examples."""
+        self._module.eval()
         sums = torch.zeros(3, len(self.weights), dtype=torch.float64)
         with torch.no_grad():
             for batch in batches:
@@ -101,9 +104,17 @@ def _forward(module: nn.Module, kernel: Kernel) -> Callable[[Mapping[str, Tensor
     return torch.func.vmap(one)
 
 
-def kernels(module: nn.Module) -> list[Kernel]:
-    """Return the kernels that a network has."""
-    return ["grouped", "vmap"] if isinstance(module, Grouped) else ["vmap"]
+def kernels(module: nn.Module, shape: Shape) -> list[Kernel]:
+    """Return the kernels that a network has for images of a shape; none where copies of it cannot train as one."""
+    if isinstance(module, Grouped):
+        return ["grouped", "vmap"]
+    copies = {name: parameter.detach()[None] for name, parameter in module.named_parameters()}
+    try:
+        with torch.no_grad():
+            _forward(module.train(), "vmap")(copies, torch.zeros(1, 1, *shape))
+    except RuntimeError:  # it draws at random, or branches on what it sees
+        return []
+    return ["vmap"]
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

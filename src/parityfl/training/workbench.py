@@ -186,7 +186,7 @@ class Workbench:
     @property
     def kernels(self) -> list[Kernel]:
         """How many clients can be trained at once here; empty on a GPU."""
-        return kernels(self._net.module) if self.device.type == "cpu" else []
+        return kernels(self._net.module, self.holdings.shape) if self.device.type == "cpu" else []
 
     def train_many(
         self,
