@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,6 @@ class Interrupts:
 
 def test_an_interrupted_cell_ends_its_run_so_that_it_can_be_resumed(tmp_path: Path) -> None:
     """Not after the run's last round, which would be hours later."""
-    from contextlib import nullcontext
-
     config = Config(
         population={"clients": 4, "per_round": 2},
         rounds={"count": ROUNDS},
