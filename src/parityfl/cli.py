@@ -6,14 +6,16 @@ Everything heavy is imported by the command that needs it, so that ``parityfl --
 import atexit
 import gc
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from parityfl.commands import show_comparison, studies
-from parityfl.core.errors import ConfigError, ParityflError
+from parityfl.core.errors import ConfigError, ParityflError, UnfinishedError
 from parityfl.options import (
     AggregatorName,
     AvailabilityName,
@@ -93,9 +95,8 @@ def run(  # noqa: PLR0917
     folder = _folder(config, out, resume)
     if leash:
         _hold_leash()
-    with resumable():
+    with _reported(folder), resumable():
         execute(config, folder, resume=resume, watch=lambda: _progress(config), say=_say)
-    _report(folder)
     typer.echo(folder)
 
 
@@ -159,7 +160,7 @@ def coordinator(  # noqa: PLR0917
     listening = server.bind(host, port) if fd is None else server.adopt(fd)
     trust.check(listening)
     typer.echo(f"coordinator on {trust.tls.scheme}://{host}:{server.port_of(listening)}", err=True)
-    with resumable():
+    with nullcontext() if fd is not None else _reported(folder), resumable():
         server.run(
             coordinate(
                 config,
@@ -175,7 +176,6 @@ def coordinator(  # noqa: PLR0917
             )
         )
     if fd is None:
-        _report(folder)
         typer.echo(folder)
 
 
@@ -295,9 +295,17 @@ def _hold_leash() -> None:
     hold()
 
 
-def _report(folder: Path) -> None:
+@contextmanager
+def _reported(folder: Path) -> Iterator[None]:
+    """Write the report of the run that ends inside, also of one that ends before its last round."""
     from parityfl.api import refresh_report
 
+    try:
+        yield
+    except UnfinishedError:
+        with suppress(ParityflError, OSError):  # what ended the run may have left nothing to report, or no room for it
+            refresh_report(folder)
+        raise
     refresh_report(folder)
 
 
@@ -305,8 +313,22 @@ def main() -> None:
     """Run the command line; a `ParityflError` is one line and its exit code, never a traceback."""
     atexit.register(gc.freeze)  # or the interpreter looks through all objects before it ends: with torch half a second
     try:
-        app()
+        code = app(standalone_mode=False)
     except ParityflError as error:
         if str(error):
             print(f"parityfl: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except TyperException as error:
+        _explain_usage(error)
+        sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain_usage(error: TyperException) -> None:
+    """Say in one line what is wrong with the command line, and where to look; of no arguments at all, show the help."""
+    message, context = error.format_message(), getattr(error, "ctx", None)
+    if not message or "\n" in message.strip():
+        print(message, file=sys.stderr)
+        return
+    said, command = f"{message[0].lower()}{message[1:].rstrip('.')}", context.command_path if context else "parityfl"
+    print(f"parityfl: {said}; see {command} --help", file=sys.stderr)

@@ -71,7 +71,7 @@ def schedule(  # noqa: PLR0917
 
 @studies.command()
 def suite(
-    file: Annotated[Path, typer.Argument(metavar="SUITE.toml", help="Configuration tables, and a [grid] of values.")],
+    file: Annotated[Path, typer.Argument(metavar="SUITE.toml", help="Configuration tables, and a \\[grid] of values.")],
     out: Annotated[Path | None, typer.Option(help="The folder of the runs; runs/SUITE where none is given.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="How many runs at a time; 1, or a cluster's CPUs.")] = None,
     ray: Annotated[

@@ -32,7 +32,7 @@ def revoke(run: RunDir, device: DeviceName) -> None:
     """Let a device take part no longer. It still knows the join token: change that, too."""
     from parityfl.coordinator.enrolment import Enrolment
 
-    _known(run)
+    _check(run, device)
     Enrolment(run).revoke(device)
     typer.echo(f"{device} is revoked")
 
@@ -42,7 +42,7 @@ def allow(run: RunDir, device: DeviceName) -> None:
     """Let a device join anew, with a new credential: after it was revoked, or has lost its own."""
     from parityfl.coordinator.enrolment import Enrolment
 
-    _known(run)
+    _check(run, device)
     Enrolment(run).allow(device)
     typer.echo(f"{device} may join anew")
 
@@ -72,6 +72,9 @@ def certs(
         typer.echo(folder / "devices" / f"{name}.pem")
 
 
-def _known(run: Path) -> None:
+def _check(run: Path, device: str) -> None:
+    from parityfl.client.settings import check_name
+
+    check_name(device)
     if not (run / "config.json").is_file():
         raise FolderError(f"{run} is no run folder: it has no config.json")

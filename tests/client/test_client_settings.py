@@ -37,7 +37,9 @@ def test_devices_are_lists_and_ranges(text: str, names: tuple[str, ...]) -> None
     assert parse_devices(text) == names
 
 
-@pytest.mark.parametrize("text", ["", "h0,,h1", "h0,h0", "h3..h1", "h0..g3", "my phone", "x" * 65])
+@pytest.mark.parametrize(
+    "text", ["", "h0,,h1", "h0,h0", "h3..h1", "h0..g3", "h0..x", "h0..h999999", "my phone", "x" * 65]
+)
 def test_malformed_devices_are_one_clear_line(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_devices(text)
@@ -54,3 +56,15 @@ def test_malformed_devices_are_one_clear_line(text: str) -> None:
 )
 def test_devices_listen_where_the_coordinator_can_call(server: str, host: str | None, listens: str) -> None:
     assert Settings(server, ("h0",), host=host).listen_host == listens
+
+
+@pytest.mark.parametrize("patience", [float("nan"), float("inf"), -1.0])
+def test_patience_is_a_length_of_time(patience: float) -> None:
+    with pytest.raises(ConfigError, match="--patience"):
+        Settings("http://127.0.0.1:8080", ("h0",), patience_s=patience)
+
+
+@pytest.mark.parametrize("advertise", ["", "my host", "http://host", "x" * 254])
+def test_a_device_advertises_a_host(advertise: str) -> None:
+    with pytest.raises(ConfigError, match="--advertise"):
+        Settings("http://127.0.0.1:8080", ("h0",), advertise=advertise)

@@ -94,6 +94,16 @@ def test_presence() -> None:
     assert not report(who, "h2")
 
 
+def test_who_does_not_come_back_after_a_restart_is_registered_and_away() -> None:
+    """Its rounds count on: a run does not become fair by forgetting who has left."""
+    who = registry(roster={0: "phone", 2: "tablet"})
+    enter(who, "tablet")
+    report(who, "tablet")
+    assert who.registered().tolist() == [True, False, True]
+    assert who.reachable().tolist() == [False, False, True]
+    assert who.available().tolist() == [False, False, True]
+
+
 def test_who_trains_is_here_but_not_available() -> None:
     who = registry()
     enter(who, "h0")

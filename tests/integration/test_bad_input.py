@@ -93,3 +93,51 @@ def test_a_client_without_name_or_server(tmp_path: Path) -> None:
     assert "--device-id" in refused("client", "--server", "http://127.0.0.1:9", cwd=tmp_path)
     assert "--server" in refused("client", "--device-id", "h0", cwd=tmp_path)
     assert "h 0" in refused("client", "--device-id", "h 0", "--server", "127.0.0.1", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "99999"])
+def test_a_port_that_there_is_not(tmp_path: Path, port: str) -> None:
+    """The system would take it modulo 65536."""
+    for command in (["coordinator"], ["client", "--device-id", "h0", "--server", "127.0.0.1"], ["ui", "."]):
+        line = refused(*command, f"--port={port}", cwd=tmp_path)
+        assert f"--port {port}" in line
+
+
+@pytest.mark.parametrize("least", ["0", "-3", "21"])
+def test_a_minimum_that_cannot_be_met(tmp_path: Path, least: str) -> None:
+    line = refused("coordinator", "--port", "0", f"--min-clients={least}", cwd=tmp_path)
+    assert f"--min-clients {least}" in line
+    assert "population.clients = 20" in line
+
+
+def test_a_device_name_that_there_cannot_be(tmp_path: Path) -> None:
+    for command in ("revoke", "allow"):
+        assert "'a b'" in refused("devices", command, ".", "a b", cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--clients", "x"], ["'--clients'", "integer", "parityfl run --help"]),
+        (["run", "--nope"], ["--nope", "parityfl run --help"]),
+        (["run", "--method"], ["--method", "argument"]),
+        (["runn"], ["runn", "parityfl --help"]),
+        (["report"], ["DIR", "parityfl report --help"]),
+        (["suite", "a.toml", "--jobs", "0"], ["--jobs", "parityfl suite --help"]),
+    ],
+)
+def test_what_the_command_line_does_not_know(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    line = refused(*arguments, cwd=tmp_path)
+    for word in words:
+        assert word in line
+
+
+def test_a_run_that_ends_early_has_a_report(tmp_path: Path) -> None:
+    """Nobody ever delivers: the run gives up, exit code 3, and what there was can be looked at."""
+    settings = ["--set", "dropout.rate=1.0", "--set", "rounds.max_idle_rounds=2", "--out", "run"]
+    done = subprocess.run(
+        [sys.executable, "-m", "parityfl", "run", *settings], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 3, done.stderr
+    assert "no valid update in 2 rounds" in done.stderr
+    assert (tmp_path / "run" / "report.html").is_file()

@@ -160,6 +160,7 @@ def test_a_wrong_row_is_named(tmp_path: Path, header, row, words):
     [
         (b"round,client_id,available\n1,a,1\n", "no column 'participated'"),
         (b"round,client_id,available,participated\n", "has no rows"),
+        (b"round,client_id,available,participated,available\n1,a,1,1,0\n", "the column 'available' twice"),
         (b"", "no CSV file"),
         (b"\x00\xff\xfe", "no column 'round'"),
     ],

@@ -54,6 +54,7 @@ def test_a_config_that_is_none_is_refused(tmp_path: Path, text: str):
         (lambda text: text.replace("global_loss", "loss"), "no column 'global_loss'"),
         (lambda text: text.replace("\n1,0.0", "\none,0.0"), "cannot be read"),
         (lambda text: "", "cannot be read"),
+        (lambda text: text.replace("\n3,", "\n2,"), "line 4: round = 2: 3 follows"),
     ],
 )
 def test_a_malformed_table_is_named(tmp_path: Path, change, message: str):

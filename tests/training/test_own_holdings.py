@@ -131,6 +131,13 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str, ob
         read_own(npz(tmp_path / "a.npz", **arrays))
 
 
+def test_a_file_that_is_cut_is_one_line(tmp_path: Path) -> None:
+    whole = npz(tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="cannot be read"):
+        read_own(tmp_path)
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_a_damaged_file_is_one_line(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"a{suffix}").write_bytes(b"PK nothing")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,11 @@ from parityfl.wire.signing import Token
 
 DEFAULT_COORDINATOR_PORT = 8080
 
+MOST_DEVICES = 100_000
+"""How many devices a range may name."""
+
 _DEVICE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HOST = re.compile(r"[^\s/]{1,253}")
 _RANGE = re.compile(r"(.*?)(\d+)\.\.(.*?)(\d+)")
 
 
@@ -35,6 +40,9 @@ class Settings:
         pull: whether the devices ask for their requests instead of listening for them.
         token: the join token, for a coordinator that asks for it.
         tls: how to encrypt.
+
+    Raises:
+        ConfigError: `advertise` is no host, or `patience_s` is no length of time.
     """
 
     server: str
@@ -48,6 +56,12 @@ class Settings:
     pull: bool = False
     token: Token | None = None
     tls: Tls = field(default_factory=Tls)
+
+    def __post_init__(self) -> None:
+        if self.advertise is not None and not _HOST.fullmatch(self.advertise):
+            raise ConfigError(f"--advertise {self.advertise!r}: name the host or address that reaches this device")
+        if not 0 <= self.patience_s < inf:
+            raise ConfigError(f"--patience {self.patience_s:g}: give a number of seconds, 0 or more")
 
     @property
     def listen_host(self) -> str:
@@ -74,6 +88,12 @@ def server_url(text: str) -> str:
     return str(url).rstrip("/")
 
 
+def check_name(name: str) -> None:
+    """Raise ConfigError unless a device can be called so."""
+    if not _DEVICE.fullmatch(name):
+        raise ConfigError(f"device {name!r}: use 1 to 64 of the characters A-Z a-z 0-9 . _ -")
+
+
 def parse_devices(text: str) -> tuple[str, ...]:
     """Return the names of a list such as ``h0,h1`` or ``h0..h9,phone``.
 
@@ -82,18 +102,17 @@ def parse_devices(text: str) -> tuple[str, ...]:
     """
     names = [name for part in text.split(",") for name in _expand(part.strip())]
     for name in names:
-        if not _DEVICE.fullmatch(name):
-            raise ConfigError(f"device {name!r}: use 1 to 64 of the characters A-Z a-z 0-9 . _ -")
+        check_name(name)
     if len(set(names)) != len(names):
         raise ConfigError(f"--devices {text!r} names a device twice")
     return tuple(names)
 
 
 def _expand(part: str) -> list[str]:
-    match = _RANGE.fullmatch(part)
-    if match is None:
+    if ".." not in part:
         return [part]
-    prefix, first, again, last = match.groups()
-    if again not in ("", prefix) or int(last) < int(first):
-        raise ConfigError(f"--devices {part!r} is no range: write such as h0..h9")
+    match = _RANGE.fullmatch(part)
+    prefix, first, again, last = match.groups() if match else ("", "0", "", "")
+    if not last or again not in ("", prefix) or not 0 <= int(last) - int(first) < MOST_DEVICES:
+        raise ConfigError(f"--devices {part!r} is no range: write such as h0..h9, at most {MOST_DEVICES:,} devices")
     return [f"{prefix}{number}" for number in range(int(first), int(last) + 1)]

@@ -149,8 +149,8 @@ class HttpFleet:
         if self._availability is None:
             await self._pace()
             return Presence(self.registry.registered(), self.registry.available(), self._facts())
-        registered = self.registry.registered()
-        return Presence(registered, self._availability.available(time_s) & registered & ~self.registry.barred())
+        reachable = self.registry.reachable() & ~self.registry.barred()
+        return Presence(self.registry.registered(), self._availability.available(time_s) & reachable)
 
     def _facts(self) -> Facts | None:
         """Return what the devices have told of their own data."""

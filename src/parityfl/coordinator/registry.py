@@ -162,7 +162,13 @@ class Registry:
         return self._members[self.device_ids[index]]
 
     def registered(self) -> BoolArray:
-        """Return who has registered, shape (N,)."""
+        """Return who has registered in this run, whether or not it has come back after a restart, shape (N,)."""
+        mask = np.zeros(len(self.device_ids), dtype=np.bool_)
+        mask[list(self._places.values())] = True
+        return mask
+
+    def reachable(self) -> BoolArray:
+        """Return who has registered since this process began, so that there is an address to call, shape (N,)."""
         return self._mask(self.members)
 
     def available(self) -> BoolArray:

@@ -103,7 +103,7 @@ async def serve(
         coordinator = Coordinator(
             config,
             fleet,
-            service.min_clients or enough,
+            enough if service.min_clients is None else service.min_clients,
             addresses=Addresses(service.allowed_hosts),
             roster=service.roster,
             agreement=service.agreement,

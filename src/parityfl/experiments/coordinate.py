@@ -20,6 +20,7 @@ from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.initial import initial_model
 from parityfl.coordinator.serve import Service, serve
 from parityfl.coordinator.trust import Trust
+from parityfl.core.errors import ConfigError
 from parityfl.core.types import World
 from parityfl.engine.fleet import Evaluator, Fleet, Observer
 from parityfl.engine.folder import RunFolder
@@ -64,6 +65,9 @@ async def coordinate(
         ParityflError: see `parityfl.core.errors`.
         KeyboardInterrupt: a signal came first; the run can be resumed.
     """
+    most = config.population.clients
+    if min_clients is not None and not 1 <= min_clients <= most:
+        raise ConfigError(f"--min-clients {min_clients}: give a number from 1 to population.clients = {most}")
     agreed, workbench = _prepare(config)
     world = _world(config, workbench)
     folder = RunFolder(out)

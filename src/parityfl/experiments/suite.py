@@ -147,7 +147,11 @@ def _axes(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, lis
         elif isinstance(value, list) and value:
             yield f"{prefix}{key}", value
         else:
-            raise ConfigError(f"grid.{prefix}{key} = {value!r}: give a list of at least one value, such as [{value!r}]")
+            raise ConfigError(f"grid.{prefix}{key} = {value!r}: give a list of at least one value{_such_as(value)}")
+
+
+def _such_as(value: Any) -> str:
+    return "" if value == [] else f", such as [{value!r}]"
 
 
 def _resolved(base: Mapping[str, Any], chosen: Mapping[str, Any], name: str) -> Config:

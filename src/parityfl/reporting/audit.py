@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO, StringIO
@@ -162,6 +163,10 @@ def _read(path: Path) -> pl.DataFrame:
     except pl.exceptions.PolarsError as error:
         reason = _ragged(content) or str(error).splitlines()[0]
         raise DataError(f"{path} is no CSV file with a header and rows: {reason}") from None
+    header = next(csv.reader(StringIO(content.decode(errors="replace"), newline=None)))
+    twice = next((name for name, times in Counter(header).items() if times > 1), None)
+    if twice is not None:
+        raise DataError(f"{path} has the column {twice!r} twice: leave one of them out")
     for column in REQUIRED:
         if column not in text.columns:
             found = ", ".join(text.columns)

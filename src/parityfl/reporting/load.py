@@ -172,6 +172,7 @@ def load_run(path: str | Path) -> RunData:
         raise FolderError(f"{folder / CONFIG} has no key 'seed': it is not the configuration of a run")
     rounds = _read_csv(folder, "rounds.csv", ROUND_COLUMNS)
     clients = _read_csv(folder, "clients.csv", CLIENT_COLUMNS)
+    _require_every_round(folder / "rounds.csv", rounds["round"])
     summary = _read_json(folder, SUMMARY) if (folder / SUMMARY).exists() else {}
     ended = (folder / "shortfall.csv").exists()
     return RunData(
@@ -182,6 +183,12 @@ def load_run(path: str | Path) -> RunData:
         clients.join(rounds, on="round", how="semi", maintain_order="left"),
         _read_csv(folder, "shortfall.csv", SHORTFALL_COLUMNS) if ended else None,
     )
+
+
+def _require_every_round(path: Path, numbers: pl.Series) -> None:
+    for index, number in enumerate(numbers.to_list()):
+        if number != index + 1:
+            raise FolderError(f"{path}, line {index + 2}: round = {number}: {index + 1} follows; restore the file")
 
 
 def find_runs(path: str | Path) -> list[Path]:

@@ -14,7 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from parityfl.allocator import keep_freed_memory
-from parityfl.core.errors import FleetError
+from parityfl.core.errors import ConfigError, FleetError
 from parityfl.web.protocol import ImpatientProtocol
 from parityfl.web.tls import Tls
 
@@ -23,6 +23,7 @@ T = TypeVar("T")
 KEEP_ALIVE_S = 30
 """How long an idle connection stays open; callers close theirs earlier (`IDLE_S`), so that none meets a closed one."""
 IDLE_S = 15.0
+MOST_PORT = 65535
 _GRACE_S = 5
 
 
@@ -30,8 +31,11 @@ def bind(host: str, port: int) -> socket.socket:
     """Return a listening socket; port 0 takes a free one.
 
     Raises:
+        ConfigError: there is no such port.
         FleetError: the port is taken, or the host is none of this machine's addresses.
     """
+    if not 0 <= port <= MOST_PORT:
+        raise ConfigError(f"--port {port}: choose one from 1 to {MOST_PORT}, or 0 for any free one")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)

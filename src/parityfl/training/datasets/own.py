@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,7 +153,7 @@ def _size(picture: NDArray[np.uint8]) -> str:
 def _from_arrays(path: Path) -> OwnData:
     try:
         arrays, names = _READERS[path.suffix](path)
-    except (OSError, ValueError, KeyError, EOFError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error, SafetensorError) as error:
         raise DataError(
             f"{path} cannot be read ({_line(error)}): it must hold arrays images and labels, no pickled objects"
         ) from None
