@@ -201,6 +201,40 @@ def test_another_configuration_is_loaded_afresh() -> None:
     run(main())
 
 
+def test_what_was_still_loading_for_another_run_is_dropped() -> None:
+    """The coordinator was replaced meanwhile: what the old one's run needed is of no use."""
+
+    async def main() -> None:
+        old, new, begun, coordinator = Event(), Event(), [], FakeCoordinator()
+
+        def factory(config: Config, clients: Collection[int]) -> NumpyWorkbench:
+            begun.append(config.seed)
+            (new if config.seed == 5 else old).wait()
+            return NumpyWorkbench(config, clients)
+
+        async with served(coordinator.app()) as http, httpx.AsyncClient() as caller:
+            settings = Settings(str(http.base_url), ("h0",), port=0, patience_s=0.3)
+            devices = asyncio.create_task(serve(settings, factory))
+            try:
+                await until(lambda: begun)
+                coordinator.config = small_config(seed=5)
+                coordinator.status["known"] = False
+                await until(lambda: len(coordinator.registrations) > 1)
+                heard = len(coordinator.updates)
+                await until(lambda: len(coordinator.updates) > heard)
+                old.set()
+                await until(lambda: 5 in begun)
+                health = await caller.get(f"http://127.0.0.1:{coordinator.registrations[-1].port}/health")
+                assert health.json()["phase"] == "loading"
+            finally:
+                coordinator.status["leave"] = True
+                old.set()
+                new.set()
+                await asyncio.wait({devices})
+
+    run(main())
+
+
 def test_wall_clock_availability_follows_the_time_of_the_run() -> None:
     """At time_scale 1e6 the first second is a million seconds of the model: what it says there is what is reported."""
 

@@ -177,6 +177,36 @@ def test_nobody_listening_is_unreachable() -> None:
     run(main())
 
 
+def test_the_reason_of_an_outcome_is_a_line() -> None:
+    """A device says why it refuses, in as many words as it likes, and the coordinator keeps them all."""
+
+    async def main() -> None:
+        async with fleet_of(live(), fixed(problem(409, "one\ntwo " + "x" * 10**4))) as (fleet, _):
+            (reply,) = await replies(fleet, task(0))
+            assert_outcome(reply, Outcome.REFUSED, "answered 409: one")
+            assert len(reply.reason) <= 200
+            assert "\n" not in reply.reason
+
+    run(main())
+
+
+def test_a_status_line_that_is_no_text_is_unreachable() -> None:
+    async def main() -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            writer.write(b"HTTP/1.1 500 \xff\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        async with server, fleet_of(live()) as (fleet, _):
+            enter(fleet.registry, "h0", server.sockets[0].getsockname()[1])
+            (reply,) = await replies(fleet, task(0))
+            assert_outcome(reply, Outcome.UNREACHABLE)
+
+    run(main())
+
+
 def test_a_connection_that_breaks_is_unreachable() -> None:
     async def main() -> None:
         async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

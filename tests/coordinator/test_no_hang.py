@@ -240,6 +240,8 @@ def test_events_are_kept_in_bounded_memory() -> None:
         log.close()
         assert [event.number async for event in log.follow()] == list(range(6, KEPT + 6))
         assert [event.number async for event in log.follow(KEPT + 3)] == [KEPT + 4, KEPT + 5]
+        before_a_restart = KEPT + 1000
+        assert [event.number async for event in log.follow(before_a_restart)] == list(range(6, KEPT + 6))
 
     run(main())
 

@@ -104,6 +104,18 @@ def test_who_does_not_come_back_after_a_restart_is_registered_and_away() -> None
     assert who.available().tolist() == [False, False, True]
 
 
+def test_who_is_revoked_stays_so_until_it_is_let_in_again() -> None:
+    """Whatever it was still sending when that was decided."""
+    who = registry()
+    enter(who, "h0")
+    who.bar(["h0"])
+    member = who.at(0)
+    who.move(member, "available", "it has trained")
+    assert member.state == "revoked"
+    enter(who, "h0")
+    assert member.state == "rejoined"
+
+
 def test_who_trains_is_here_but_not_available() -> None:
     who = registry()
     enter(who, "h0")

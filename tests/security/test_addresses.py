@@ -70,7 +70,7 @@ def test_listed_hosts_and_networks_are_called_at_their_address(named: str, allow
     "named",
     [
         "127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "mine.example", "169.254.169.254", "fe80::1",
-        "::ffff:169.254.169.254", "fd00:ec2::254", "100.100.100.200", "169.254.1.1", "evil.example",
+        "::ffff:169.254.169.254", "fd00:ec2::254", "fd00:ec2::254%1", "100.100.100.200", "169.254.1.1", "evil.example",
         "0.0.0.0", "::", "224.0.0.1",
     ],
 )  # fmt: skip

@@ -1,21 +1,25 @@
 import asyncio
 import json
+from contextlib import suppress
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
-from parityfl.web.protocol import ImpatientProtocol
+from parityfl.core.errors import FleetError
+from parityfl.web import problems
+from parityfl.web.protocol import HEAD_BYTES, ImpatientProtocol
 from parityfl.web.server import bind, is_loopback, port_of, serving
 
 
-async def said(*pieces: bytes) -> bytes:
-    """Serve an empty application, send the pieces, and return all that comes until the server hangs up."""
+async def said(*pieces: bytes, app: FastAPI | None = None) -> bytes:
+    """Serve an application, send the pieces, and return all that comes until the server hangs up."""
     listening = bind("127.0.0.1", 0)
-    async with serving(FastAPI(), listening), asyncio.timeout(10):
+    async with serving(app or FastAPI(), listening), asyncio.timeout(10):
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(listening))
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
+        with suppress(ConnectionError):  # it may hang up before all is sent
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
         answer = await reader.read()
         writer.close()
         return answer
@@ -41,6 +45,67 @@ def test_a_second_head_on_the_same_connection_has_its_own_time(monkeypatch: pyte
     answer = asyncio.run(said(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\r\nHost"))
     assert answer.startswith(b"HTTP/1.1 200")
     assert b"HTTP/1.1 408" in answer
+
+
+def test_a_head_without_end_is_cut_off() -> None:
+    """Whoever sends it has proved nothing yet, and every header takes more memory than it has bytes."""
+    start, line = b"GET / HTTP/1.1\r\nHost: x\r\n", b"ab: cd\r\n"
+    half = line * ((HEAD_BYTES - len(start)) // len(line) // 2)
+    status, detail = problem_of(asyncio.run(said(start, half, half, line * 3)))
+    assert status == 431
+    assert "65536 bytes" in detail
+
+
+def test_a_body_is_no_head() -> None:
+    app, size = FastAPI(), 10**6
+
+    @app.post("/")
+    async def take(request: Request) -> int:
+        return len(await request.body())
+
+    head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n"
+    assert asyncio.run(said(head.encode(), bytes(size), app=app)).endswith(b"1000000")
+
+
+def test_nobody_can_say_that_it_is_someone_else() -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    async def who(request: Request) -> str:
+        assert request.client is not None
+        return request.client.host
+
+    request = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 10.1.2.3\r\nConnection: close\r\n\r\n"
+    assert asyncio.run(said(request, app=app)).endswith(b'"127.0.0.1"')
+
+
+def test_a_sender_that_hangs_up_in_mid_body_is_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    app, read = FastAPI(), asyncio.Event()
+    problems.install(app)
+
+    @app.post("/")
+    async def take(request: Request) -> int:
+        try:
+            return len(await request.body())
+        finally:
+            read.set()
+
+    async def main() -> None:
+        listening = bind("127.0.0.1", 0)
+        async with serving(app, listening), asyncio.timeout(10):
+            _, writer = await asyncio.open_connection("127.0.0.1", port_of(listening))
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf of it")
+            await writer.drain()
+            writer.close()
+            await read.wait()
+
+    asyncio.run(main())
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_a_host_that_is_no_name_is_one_line() -> None:
+    with pytest.raises(FleetError, match="use an address of this machine"):
+        bind("x" * 70, 0)
 
 
 @pytest.mark.parametrize("garbage", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"what?\r\n\r\n", b"\0" * 100])

@@ -57,6 +57,7 @@ def test_nan_is_null_on_the_wire_and_back() -> None:
         ("round", "-1"),
         ("round", "1.5"),
         ("num_samples", "true"),
+        ("num_samples", "1" + "0" * 400),
         ("personal_accuracy", "1.5"),
         ("personal_accuracy", "-0.1"),
         ("model_digest", '"abc"'),

@@ -114,6 +114,8 @@ class Membership:
         wanted = last.config, {reply.index: device_id for device_id, reply in replies.items()}
         if wanted != self._wanted:
             self._wanted = wanted
+            if self._loading is not None:
+                self._loading.cancel()  # what another run needed must not come in after what this one needs
             self._loading = asyncio.create_task(self._host.load(*wanted))
 
     async def _register(self, device_id: str) -> RegistrationReply:

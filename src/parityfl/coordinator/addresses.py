@@ -93,7 +93,7 @@ class Addresses:
         """Refuse what no device is: this machine itself for others, the link's own addresses, the cloud's."""
         kinds = {
             "this machine's own": address.is_loopback and not sender.is_loopback,
-            "a cloud's metadata service": address in METADATA,
+            "a cloud's metadata service": ip_address(str(address).partition("%")[0]) in METADATA,
             "only valid on one link": address.is_link_local and not self._is_listed(address),
             "that of no machine": address.is_unspecified or address.is_multicast,
         }

@@ -163,6 +163,7 @@ def _add_devices(app: FastAPI, coordinator: Coordinator) -> None:
         gate.check_body(signed, body.digest)
         if not agrees(request.headers.get(CONTENT_DIGEST), body.digest):
             raise ProblemError(400, f"the result was changed on the way: it does not match its {CONTENT_DIGEST}")
+        coordinator.unanswered(work_id, signed)  # once more: it may have been revoked while it sent this
         found.settle(Answer(status, body.content))
         return Response(status_code=204, headers=gate.sign_answer(signed, 204, EMPTY))
 

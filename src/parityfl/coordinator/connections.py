@@ -65,7 +65,7 @@ class Connections(AiohttpTransport):
             if isinstance(error.__cause__, TimeoutError):
                 raise
             raise httpx.ReadError(str(error)) from error  # the library takes a lost connection for a slow one
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, UnicodeError) as error:  # the latter for a status line that is no text
             raise httpx.RemoteProtocolError(str(error) or type(error).__name__) from error
         assert isinstance(response.stream, AiohttpResponseStream), "it is what the library makes"
         response.stream = _Pieces(response.stream)

@@ -40,8 +40,11 @@ class EventLog:
         self._wake()
 
     async def follow(self, after: int = 0) -> AsyncIterator[Event]:
-        """Yield the events that are kept with a number above `after`, and those to come, until the log is closed."""
-        seen = max(after, 0)
+        """Yield the events that are kept with a number above `after`, and those to come, until the log is closed.
+
+        A number that there has not been yet is that of a process before this one: then from the beginning.
+        """
+        seen = after if 0 <= after <= self._published else 0
         while True:
             while seen < self._published:
                 missed = self._published - seen

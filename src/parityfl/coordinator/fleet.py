@@ -425,7 +425,7 @@ class _Exchange:
             self.client,
             outcome,
             update,
-            reason,
+            _first_line(reason),
             bytes_up=self.bytes_up,
             bytes_down=self.bytes_down,
             reproducible=reproducible or outcome is Outcome.COMPLETED,
@@ -441,7 +441,7 @@ class _Exchange:
         if self.loss:
             return self.reply(Outcome.UNREACHABLE, self.loss)
         if self.trouble:
-            return self.reply(Outcome.UNREACHABLE, f"{_first_line(self.trouble)}, for {seconds:g} s")
+            return self.reply(Outcome.UNREACHABLE, f"{_first_line(self.trouble)[:150]}, for {seconds:g} s")
         return self.reply(Outcome.TIMED_OUT, f"no reply within train_timeout_s = {seconds:g} s")
 
     def failed(self, error: Exception) -> Reply:

@@ -224,8 +224,12 @@ class Registry:
         return True
 
     def move(self, member: Member, state: State, reason: str) -> None:
-        """Change a device's state, and log that it changed; one that is lost does not become merely suspect."""
-        if state == member.state or (member.state, state) == ("lost", "suspect"):
+        """Change a device's state, and log that it changed.
+
+        One that is lost does not become merely suspect, and one that is revoked stays so until it is let in again.
+        """
+        kept = (member.state, state) == ("lost", "suspect") or (member.state == "revoked" and state != "rejoined")
+        if state == member.state or kept:
             return
         time_s = self._clock() - self._began
         member.transitions.append(Transition(time_s=time_s, before=member.state, after=state, reason=reason))

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from parityfl.core.errors import ParityflError, PayloadError, UnfinishedError
 from parityfl.wire.schemas import Problem
@@ -76,6 +77,7 @@ def install(app: FastAPI, describe: Callable[[Request, JSONResponse], Mapping[st
     app.add_exception_handler(HTTPException, described(_on_http_exception))
     app.add_exception_handler(RequestValidationError, described(_on_invalid_request))
     app.add_exception_handler(ParityflError, described(_on_parityfl_error))
+    app.add_exception_handler(ClientDisconnect, described(_on_disconnect))
     app.add_exception_handler(Exception, described(_on_anything_else))
 
 
@@ -99,6 +101,11 @@ async def _on_invalid_request(request: Request, error: Exception) -> JSONRespons
 async def _on_parityfl_error(request: Request, error: Exception) -> JSONResponse:
     status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 422)
     return problem(status, str(error))
+
+
+async def _on_disconnect(request: Request, error: Exception) -> JSONResponse:
+    """Answer nobody: the sender hung up in the middle of its body, as devices do every day."""
+    return problem(400, "the body did not come to its end")
 
 
 async def _on_anything_else(request: Request, error: Exception) -> JSONResponse:

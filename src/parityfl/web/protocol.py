@@ -14,6 +14,8 @@ from parityfl.web.problems import problem
 HEAD_S = 10.0
 """How long a connection may take to send the head of its first request, or of one that it has begun."""
 
+HEAD_BYTES = 2**16
+"""How long a head may be; what comes at once is read before it is looked at."""
 
 LINGER_S = 5.0
 """How long a body is read on that was answered already."""
@@ -31,11 +33,22 @@ class ImpatientProtocol(HttpToolsProtocol):
     head_s = HEAD_S
     linger_s = LINGER_S
     _cut: asyncio.TimerHandle | None = None
+    _head_bytes: int | None = None
+    """How much of a head has come; None while none is expected."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a head."""
         super().connection_made(transport)
         self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what comes, but of a head no more than `HEAD_BYTES`."""
+        expected = self._head_bytes is not None
+        super().data_received(data)
+        if expected and self._head_bytes is not None and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self._refuse(431, f"the head of the request has more than {HEAD_BYTES} bytes")
 
     def on_message_begin(self) -> None:
         """Expect the rest of the head, if not since the connection was made."""
@@ -81,9 +94,11 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._refuse(400, "this is no HTTP request that can be understood here")
 
     def _expect(self) -> None:
+        self._head_bytes = 0
         self._cut = self.loop.call_later(self.head_s, self._too_late)
 
     def _relax(self) -> None:
+        self._head_bytes = None
         if self._cut is not None:
             self._cut.cancel()
             self._cut = None

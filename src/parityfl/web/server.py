@@ -39,8 +39,9 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise FleetError(f"cannot listen on {host}: {error.strerror}; use an address of this machine") from None
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "this is no name of a host"
+        raise FleetError(f"cannot listen on {host}: {reason}; use an address of this machine") from None
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
@@ -112,6 +113,7 @@ async def serving(app: ASGIApp, listening: socket.socket, tls: Tls | None = None
             http=ImpatientProtocol,
             ws="none",
             server_header=False,
+            proxy_headers=False,  # or whoever calls from this machine could say that it is another
             **(tls or Tls()).listening(),
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=_GRACE_S,

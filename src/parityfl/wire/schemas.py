@@ -24,6 +24,7 @@ Dtype = Literal["F32", "BF16"]
 Compression = Literal["zstd"]
 
 MAX_LABELS = 10_000
+MAX_SAMPLES = 2**40
 MAX_DEVICES = 10_000
 
 
@@ -81,7 +82,7 @@ ModelDigest = Annotated[
 ]
 PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="An Ed25519 public key, in hexadecimal.")]
 RoundNumber = Annotated[int, Field(ge=0, description="The round, from 1; 0 is before the first.")]
-Samples = Annotated[int, Field(ge=0, description="Training examples.")]
+Samples = Annotated[int, Field(ge=0, le=MAX_SAMPLES, description="Training examples.")]
 State = Literal["registered", "available", "away", "training", "suspect", "lost", "rejoined", "left", "revoked"]
 """What the coordinator makes of a device.
 
@@ -129,7 +130,7 @@ class Registration(Message):
         description="Where to call the device; absent: the address that the request came from.",
     )
     num_samples: Samples | None = Field(None, description="Training examples; null until the data is loaded.")
-    label_counts: list[Annotated[int, Field(ge=0)]] = Field(
+    label_counts: list[Annotated[int, Field(ge=0, le=MAX_SAMPLES)]] = Field(
         [], max_length=MAX_LABELS, description="Training examples per label."
     )
     data: DataFormat | None = Field(None, description="What its own data look like, if it brings any.")
