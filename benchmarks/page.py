@@ -18,11 +18,10 @@ from math import isnan, nan
 from pathlib import Path
 
 import psutil
-from rows import Row, read
+from rows import IDIOM, Row, read
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 VERSIONED = ("parityfl", "torch", "numpy", "fastapi", "uvicorn", "httpx", "ray")
-IDIOM = "Flask, requests, torch.save"
 NOTES = Path(__file__).with_name("notes.md")
 """What explains the figures, written by hand."""
 

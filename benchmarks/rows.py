@@ -13,6 +13,9 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+IDIOM = "Flask, requests, torch.save"
+"""The side that shows how the first systems of this kind did it."""
+
 REPEATS = 5
 """How often each side is measured; a quick run measures once and proves only that the script works."""
 

@@ -23,13 +23,12 @@ from time import perf_counter
 from typing import Any
 
 from peers import CACHE, HERE, failure, versions
-from rows import REPEATS, emit, parser, row, say
+from rows import IDIOM, REPEATS, emit, parser, row, say
 
 LARGE, SMALL, TINY = 11_173_962, 41_500, 4_810
 """Parameters: ResNet-18's 44.7 MB, 166 KB, and the digits' network."""
 
 FLASK = CACHE / "flask"
-IDIOM = "Flask, requests, torch.save"
 
 
 def main() -> None:
