@@ -38,8 +38,8 @@ class RoundRecord:
         loss_gain: held-out loss of the model before the round minus after it; nan unless both were measured.
         accuracy_gain: held-out accuracy of the model after the round minus before it.
         local_gain: held-out loss before minus after the client's own local training, participants only.
-        credit: utility credited in this round: the configured functional for participants, nan where nobody measured it;
-            else 0.
+        credit: utility credited in this round: the configured functional for participants, nan where nobody
+            measured it; else 0.
         eval_loss: held-out loss of the model after the round, nan where nobody measured it.
         eval_accuracy: held-out accuracy of the model after the round.
         local_loss_before: held-out loss of the model that a participant was sent.
