@@ -190,30 +190,16 @@ def test_the_reason_of_an_outcome_is_a_line() -> None:
     run(main())
 
 
-def test_a_status_line_that_is_no_text_is_unreachable() -> None:
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 500 \xff\r\nContent-Length: 0\r\n\r\n"], ids=["hangs up", "no text"])
+def test_who_breaks_the_connection_or_speaks_no_http_is_unreachable(said: bytes) -> None:
     async def main() -> None:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read(1)
-            writer.write(b"HTTP/1.1 500 \xff\r\nContent-Length: 0\r\n\r\n")
+            writer.write(said)
             await writer.drain()
             writer.close()
 
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        async with server, fleet_of(live()) as (fleet, _):
-            enter(fleet.registry, "h0", server.sockets[0].getsockname()[1])
-            (reply,) = await replies(fleet, task(0))
-            assert_outcome(reply, Outcome.UNREACHABLE)
-
-    run(main())
-
-
-def test_a_connection_that_breaks_is_unreachable() -> None:
-    async def main() -> None:
-        async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read(1)
-            writer.close()
-
-        server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
         async with server, fleet_of(live()) as (fleet, _):
             enter(fleet.registry, "h0", server.sockets[0].getsockname()[1])
             (reply,) = await replies(fleet, task(0))

@@ -299,7 +299,7 @@ class HttpFleet:
                 member = self.registry.at(exchange.client)
                 answer = await self.devices.ask(member, "/train", payload, max(limit, _BODY_LIMIT_OF_ERRORS))
             except httpx.TransportError as error:
-                exchange.trouble = str(error) or type(error).__name__
+                exchange.trouble = _told(error)
                 if not self.virtual:
                     raise
             else:
@@ -451,11 +451,11 @@ class _Exchange:
         if isinstance(error, httpx.ConnectTimeout):
             return self.reply(Outcome.UNREACHABLE, str(error) or "it did not take the connection in time")
         if isinstance(error, httpx.TimeoutException):
-            return self.reply(Outcome.TIMED_OUT, _line(error))
+            return self.reply(Outcome.TIMED_OUT, _told(error))
         if isinstance(error, httpx.TransportError):
-            return self.reply(Outcome.UNREACHABLE, _line(error))
+            return self.reply(Outcome.UNREACHABLE, _told(error))
         log.error("asking client %d failed", self.client, exc_info=error)
-        return self.reply(Outcome.FAILED, _line(error))
+        return self.reply(Outcome.FAILED, _told(error))
 
 
 class _Closing:
@@ -510,8 +510,8 @@ class _Closing:
         self._closed.set_result(None)
 
 
-def _line(error: Exception) -> str:
-    return _first_line(str(error) or type(error).__name__)
+def _told(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _first_line(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan
 
@@ -163,17 +163,15 @@ class Registry:
 
     def registered(self) -> BoolArray:
         """Return who has registered in this run, whether or not it has come back after a restart, shape (N,)."""
-        mask = np.zeros(len(self.device_ids), dtype=np.bool_)
-        mask[list(self._places.values())] = True
-        return mask
+        return self._mask(self._places.values())
 
     def reachable(self) -> BoolArray:
         """Return who has registered since this process began, so that there is an address to call, shape (N,)."""
-        return self._mask(self.members)
+        return self._mask(member.index for member in self.members)
 
     def available(self) -> BoolArray:
         """Return who reported lately that it could train, and does not train, shape (N,)."""
-        return self._mask([member for member in self.members if member.state == "available"])
+        return self._mask(member.index for member in self.members if member.state == "available")
 
     def num_samples(self) -> FloatArray:
         """Return the training examples of each client, nan where unknown, shape (N,)."""
@@ -260,7 +258,7 @@ class Registry:
 
     def barred(self) -> BoolArray:
         """Return who is revoked, shape (N,)."""
-        return self._mask([member for member in self._members.values() if member.state == "revoked"])
+        return self._mask(member.index for member in self._members.values() if member.state == "revoked")
 
     def dismissed(self) -> bool:
         """Return whether every device that still reports has been told to leave."""
@@ -329,7 +327,7 @@ class Registry:
         elif silent > SUSPECT_AFTER * self._heartbeat_s:
             self.move(member, "suspect", f"silent for {silent:.2f} s")
 
-    def _mask(self, members: Sequence[Member]) -> BoolArray:
+    def _mask(self, indices: Iterable[int]) -> BoolArray:
         mask = np.zeros(len(self.device_ids), dtype=np.bool_)
-        mask[[member.index for member in members]] = True
+        mask[list(indices)] = True
         return mask

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from parityfl.core.types import FloatArray, Vector
 from parityfl.training.local import Batch
-from parityfl.training.models import layout_of
+from parityfl.training.models import layout_of, switch
 
 
 class FlatModel:
@@ -77,7 +77,7 @@ class FlatModel:
 
     def backward(self, batch: Batch) -> Tensor:
         """Set `gradient` to that of the mean cross-entropy of a batch and return this loss, a scalar tensor."""
-        self._switch(training=True)
+        switch(self.module, training=True)
         self.gradient.zero_()
         loss = nn.functional.cross_entropy(self._logits(batch.images), batch.labels)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -85,7 +85,7 @@ class FlatModel:
 
     def measure(self, images: Tensor, labels: Tensor) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Return each example's cross-entropy and whether it is classified rightly, both of shape (n,)."""
-        self._switch(training=False)
+        switch(self.module, training=False)
         if len(labels) == 0:
             return np.empty(0), np.empty(0, dtype=np.bool_)
         with torch.inference_mode():
@@ -93,11 +93,6 @@ class FlatModel:
             losses = nn.functional.cross_entropy(logits, labels, reduction="none")
             hits = logits.argmax(dim=1) == labels
         return losses.cpu().numpy().astype(np.float64), hits.cpu().numpy()
-
-    def _switch(self, *, training: bool) -> None:
-        """Have layers behave as in training, or as in evaluation."""
-        if self.module.training != training:  # asking is cheaper than a walk over the layers for every batch
-            self.module.train(training)
 
     def _logits(self, images: Tensor) -> Tensor:
         logits: Tensor

@@ -24,7 +24,7 @@ from parityfl.config import Training
 from parityfl.core.arrays import Layout
 from parityfl.core.types import FloatArray
 from parityfl.training.local import Batch
-from parityfl.training.models import Grouped, Shape, layout_of
+from parityfl.training.models import Grouped, Shape, layout_of, switch
 
 Kernel = Literal["grouped", "vmap"]
 
@@ -64,7 +64,7 @@ class ManyModels:
 
         A client without examples in the batch has loss and gradient 0.
         """
-        self._module.train()
+        switch(self._module, training=True)
         losses = (_cross_entropy(self._logits(batch.images), batch.labels) * _shares(batch)).sum(dim=1)
         gradients = torch.autograd.grad(losses.sum(), list(self._parameters.values()))
         for view, gradient in zip(self._gradients.values(), gradients, strict=True):
@@ -73,7 +73,7 @@ class ManyModels:
 
     def measure(self, batches: Iterable[Batch]) -> tuple[FloatArray, FloatArray]:
         """Return each client's mean loss and accuracy, shape (K,), nan where it has no examples."""
-        self._module.eval()
+        switch(self._module, training=False)
         sums = torch.zeros(3, len(self.weights), dtype=torch.float64)
         with torch.no_grad():
             for batch in batches:

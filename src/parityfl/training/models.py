@@ -75,9 +75,8 @@ class Mlp(Network):
 class _TwoConvolutions(Network):
     """Twice a convolution, 2 x 2 max pooling and ReLU; a subclass adds the layers after them.
 
-    Bias and ReLU come after the pooling, which gives the same numbers as before it for a quarter of the work.
-
-    These see height, width, channel, in this order: see `features`.
+    These see height, width, channel, in this order: see `features`. Bias and ReLU come after the pooling, which gives
+    the same numbers as before it for a quarter of the work.
     """
 
     channels_last: ClassVar[bool] = True
@@ -215,6 +214,12 @@ def build_model(name: str, shape: Shape, num_classes: int) -> nn.Module:
             "use layers without buffers, such as GroupNorm for BatchNorm"
         )
     return module
+
+
+def switch(module: nn.Module, *, training: bool) -> None:
+    """Have layers behave as in training, or as in evaluation."""
+    if module.training != training:  # asking is cheaper than a walk over the layers for every batch
+        module.train(training)
 
 
 def layout_of(module: nn.Module) -> Layout:
