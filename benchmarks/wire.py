@@ -2,7 +2,8 @@
 
     python benchmarks/wire.py [--quick] [--repeats 5]
 
-An echo client sends the model back as its update. Beside parityfl there are: blocking `sockets` that send as many bytes
+An echo client sends the model back as its update; the models of `wire_models.py` have as many tensors as real ones.
+Beside parityfl there are: blocking `sockets` that send as many bytes
 and receive them; parityfl with `transport.dtype = "bf16"`; and `Flask, requests, torch.save`, how the first systems of
 this kind were written. Memory is the server's at its peak above what it holds before the first round, in sizes of the
 float32 model. All sides are processes of their own, take turns, and warm up for a round; a median is over the rounds
@@ -24,9 +25,7 @@ from typing import Any
 
 from peers import CACHE, HERE, failure, versions
 from rows import IDIOM, REPEATS, emit, parser, row, say
-
-LARGE, SMALL, TINY = 11_173_962, 41_500, 4_810
-"""Parameters: ResNet-18's 44.7 MB, 166 KB, and the digits' network."""
+from wire_models import parameters
 
 FLASK = CACHE / "flask"
 
@@ -38,26 +37,26 @@ def main() -> None:
     arguments = options.parse_args()
     if arguments.quick:
         arguments.repeats = 1
-        compare(2, TINY, 1, arguments, with_sockets=True)
+        compare(2, "mlp", 1, arguments, with_sockets=True)
         return
-    compare(1, LARGE, 5, arguments, with_sockets=True)
-    compare(10, LARGE, 1, arguments)
-    compare(10, SMALL, 20, arguments)
-    compare(100, LARGE, 1, arguments, with_idiom=False)
-    compare(100, TINY, 5, arguments)
+    compare(1, "resnet18", 5, arguments, with_sockets=True)
+    compare(10, "resnet18", 1, arguments)
+    compare(10, "lenet", 20, arguments)
+    compare(100, "resnet18", 1, arguments, with_idiom=False)
+    compare(100, "mlp", 5, arguments)
 
 
 def compare(
     clients: int,
-    parameters: int,
+    model: str,
     rounds: int,
     arguments: Namespace,
     *,
     with_sockets: bool = False,
     with_idiom: bool = True,
 ) -> None:
-    """Measure one number of clients and one size on all sides in turn, so many rounds each, and print the rows."""
-    sizes = [str(clients), str(parameters), str(rounds)]
+    """Measure one number of clients and one model on all sides in turn, so many rounds each, and print the rows."""
+    sizes, size = [str(clients), model, str(rounds)], 4 * parameters(model)
     sides: dict[str, Callable[[], dict[str, Any]]] = {
         "parityfl": lambda: script("wire_ours.py", sizes),
         "parityfl, bf16": lambda: script("wire_ours.py", [*sizes, "bf16"]),
@@ -65,7 +64,7 @@ def compare(
     if with_idiom:
         sides[IDIOM] = lambda: script("wire_idiom.py", sizes)
     if with_sockets:
-        sides["sockets"] = lambda: {"rounds": echo(clients, 4 * parameters, rounds)}
+        sides["sockets"] = lambda: {"rounds": echo(clients, size, rounds)}
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     notes: dict[str, str] = {}
     for repeat in range(arguments.repeats):
@@ -75,8 +74,8 @@ def compare(
             except (subprocess.SubprocessError, json.JSONDecodeError, IndexError) as error:
                 notes[side] = f"missing: {failure(error)}"
                 continue
-            say(f"{repeat + 1}/{arguments.repeats} {clients} x {parameters} {side}: {found[side][-1]['rounds']}")
-    title = f"{clients} echo client{'s' * (clients > 1)} of {4 * parameters / 1e6:.3g} MB"
+            say(f"{repeat + 1}/{arguments.repeats} {clients} x {model} {side}: {found[side][-1]['rounds']}")
+    title = f"{clients} echo client{'s' * (clients > 1)} of {size / 1e6:.3g} MB"
     libraries = [version for package in ("flask", "requests") for version in versions([str(FLASK)], package)]
     notes.setdefault(IDIOM, ", ".join(libraries))
     for side, runs in found.items():
@@ -84,7 +83,7 @@ def compare(
         processor = [value for run in runs for value in run.get("cpu", [])]
         if processor:
             emit([row(f"{title}, processor time of the server", "s", side, processor)])
-            above = [(run["peak"] - run["base"]) / (4 * parameters) for run in runs]
+            above = [(run["peak"] - run["base"]) / size for run in runs]
             emit([row(f"{title}, server memory above base", "model sizes", side, above)])
 
 

@@ -1,6 +1,6 @@
 """Rounds of echo clients the usual way: Flask at the clients, requests at the server, torch.save for the model.
 
-    PYTHONPATH=CACHE/flask python benchmarks/wire_idiom.py CLIENTS PARAMETERS ROUNDS
+    PYTHONPATH=CACHE/flask python benchmarks/wire_idiom.py CLIENTS MODEL ROUNDS
 
 A thread per client posts a pickled state dictionary; all replies are gathered and then averaged. The clients are in two
 processes. Prints what `wire_ours.py` prints.
@@ -20,6 +20,7 @@ from time import perf_counter, process_time, sleep
 import requests
 import torch
 from memory import peak_bytes, reset_peak, rss_bytes
+from wire_models import named
 
 PROCESSES = 2
 State = dict[str, torch.Tensor]
@@ -71,7 +72,7 @@ def ask(url: str, state: State) -> State:
 
 def main() -> None:
     """Run the rounds and print what they took."""
-    clients, parameters, rounds = map(int, sys.argv[1:])
+    model, clients, rounds = sys.argv[2], int(sys.argv[1]), int(sys.argv[3])
     context = multiprocessing.get_context("spawn")
     ports = [free_port() for _ in range(min(PROCESSES, clients))]
     processes = [context.Process(target=device, args=(port,), daemon=True) for port in ports]
@@ -80,7 +81,7 @@ def main() -> None:
     urls = [f"http://127.0.0.1:{ports[rank % len(ports)]}" for rank in range(clients)]
     for url in set(urls):
         await_health(url)
-    state = {"w": torch.randn(parameters)}
+    state = {name: torch.randn(shape) for name, shape in named(model).items()}
     base, seconds, cpu = rss_bytes(), [], []
     with ThreadPoolExecutor(clients) as pool:
         for number in range(rounds + 1):

@@ -1,6 +1,6 @@
 """Rounds of echo clients through the real coordinator and the real client application; called by `wire.py`.
 
-    python benchmarks/wire_ours.py CLIENTS PARAMETERS ROUNDS [bf16]
+    python benchmarks/wire_ours.py CLIENTS MODEL ROUNDS [bf16]
 
 The coordinator is this process, the clients are in two others. Prints one JSON line: the seconds of each round from
 asking to the folded mean, the processor seconds of this process in each, and its memory before and at its peak.
@@ -17,6 +17,7 @@ from time import perf_counter, process_time
 
 import numpy as np
 from memory import peak_bytes, reset_peak, rss_bytes
+from wire_models import named
 
 from parityfl.client.serve import serve as serve_devices
 from parityfl.client.settings import Settings
@@ -37,8 +38,8 @@ SAMPLES = 10
 class EchoWorkbench:
     """Sends back the model that it is sent."""
 
-    def __init__(self, clients: int, parameters: int) -> None:
-        self.layout = layout_of(parameters)
+    def __init__(self, clients: int, model: str) -> None:
+        self.layout = layout_of(model)
         self.num_samples = np.full(clients, SAMPLES)
         self.label_counts = np.full((clients, 1), SAMPLES)
 
@@ -55,23 +56,24 @@ class EchoWorkbench:
         return 0.0, 0.0, SAMPLES
 
 
-def layout_of(parameters: int) -> Layout:
-    """Return a model of one parameter tensor."""
-    return Layout(("w",), ((parameters,),))
+def layout_of(model: str) -> Layout:
+    """Return where the parameters of a model lie."""
+    tensors = named(model)
+    return Layout(tuple(tensors), tuple(tensors.values()))
 
 
-def devices(url: str, names: tuple[str, ...], clients: int, parameters: int) -> None:
+def devices(url: str, names: tuple[str, ...], clients: int, model: str) -> None:
     """Host devices until the coordinator says that all is over; the main function of a process."""
 
     def factory(config: Config, hosted: Mapping[int, str]) -> EchoWorkbench:
-        return EchoWorkbench(clients, parameters)
+        return EchoWorkbench(clients, model)
 
     run(serve_devices(Settings(server=url, device_ids=names, port=0), factory))
 
 
 def main() -> None:
     """Run the rounds and print what they took."""
-    clients, parameters, rounds = map(int, sys.argv[1:4])
+    model, clients, rounds = sys.argv[2], int(sys.argv[1]), int(sys.argv[3])
     config = Config(
         method="fedavg",
         population={"clients": clients, "per_round": clients},
@@ -86,23 +88,23 @@ def main() -> None:
     url, ids, count = f"http://127.0.0.1:{port_of(listening)}", config.device_ids, min(PROCESSES, clients)
     context = multiprocessing.get_context("spawn")
     groups = [tuple(ids[rank::count]) for rank in range(count)]
-    processes = [context.Process(target=devices, args=(url, group, clients, parameters)) for group in groups]
+    processes = [context.Process(target=devices, args=(url, group, clients, model)) for group in groups]
     for process in processes:
         process.start()
     found: dict[str, object] = {}
 
     async def drive(fleet: HttpFleet, observer: Observer) -> None:
-        found.update(await play(fleet, clients, parameters, rounds))
+        found.update(await play(fleet, clients, rounds))
 
-    run(serve(config, layout_of(parameters), drive, listening, Service(), availability=availability))
+    run(serve(config, layout_of(model), drive, listening, Service(), availability=availability))
     for process in processes:
         process.join()
     print(json.dumps(found), flush=True)
 
 
-async def play(fleet: HttpFleet, clients: int, parameters: int, rounds: int) -> dict[str, object]:
+async def play(fleet: HttpFleet, clients: int, rounds: int) -> dict[str, object]:
     """Run a round that warms up and then those that count."""
-    weights = np.random.default_rng(0).standard_normal(parameters, dtype=np.float32) * np.float32(1e-3)
+    weights = np.random.default_rng(0).standard_normal(fleet.layout.size, dtype=np.float32) * np.float32(1e-3)
     weights = fleet.config.transport.build()(weights)
     base, seconds, cpu = rss_bytes(), [], []
     for number in range(1, rounds + 2):

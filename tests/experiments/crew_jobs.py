@@ -50,6 +50,16 @@ class DieOnce(Die):
 
 
 @dataclass(frozen=True)
+class Fail:
+    """Raises an error."""
+
+    repeatable: ClassVar[bool] = False
+
+    def run(self, bench: Any, board: Any) -> None:
+        raise ValueError("a job that fails")
+
+
+@dataclass(frozen=True)
 class Starve:
     """Has memory in one process only."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from crew_jobs import Die, DieOnce, Echo, Starve
+from crew_jobs import Die, DieOnce, Echo, Fail, Starve
 from safetensors.numpy import load_file
 
 from parityfl.config import Config
@@ -29,6 +29,7 @@ from parityfl.experiments.jobs import TrainJob
 from parityfl.experiments.local import SMALL_RUN, LocalFleet, choose_workers, local_crew
 from parityfl.experiments.run import execute
 from parityfl.experiments.shared import Board, SharedArray, SharedHoldings
+from parityfl.experiments.workers import Station, WorkerProcess
 from parityfl.training.holdings import load_holdings, spans
 from parityfl.training.memory import ClientMemory
 from parityfl.training.workbench import Workbench
@@ -85,6 +86,10 @@ def with_workers(bench: Workbench, workers: int, work: Callable[[Crew], Any]) ->
     return asyncio.run(main()), said
 
 
+def station(bench: Workbench, *modules: str) -> Station:
+    return Station(bench.config, SharedHoldings.copy_of(bench.holdings), Board(bench.layout.size), modules)
+
+
 def test_the_first_line_says_who_works_and_how(bench: Workbench) -> None:
     _, said = with_workers(bench, 1, lambda crew: crew.gather([]))
     assert said == ["this process, one thread each, mlp on cpu, contiguous_format, float32"]
@@ -126,24 +131,47 @@ def test_a_worker_killed_while_idle_costs_nothing(bench: Workbench) -> None:
     assert [number for number, _ in results] == [0, 1, 2, 3]
 
 
-def test_the_job_that_was_under_way_is_charged_whoever_hears_of_the_death_first(bench: Workbench) -> None:
-    """Echo meets the dead pool while the event loop has not yet looked at what became of Die."""
+async def losses(worker: WorkerProcess, *jobs: Any) -> list[Any]:
+    """Give a worker several jobs at once, which it will not survive, and return how it was lost for each of them."""
+    try:
+        return await asyncio.gather(*map(worker.run, jobs), return_exceptions=True)
+    finally:
+        worker.close()
+
+
+def test_of_the_jobs_that_a_dead_process_had_the_first_is_charged(bench: Workbench) -> None:
+    async def main() -> list[Any]:
+        worker = WorkerProcess(station(bench))
+        await worker.run(Echo(0))
+        return await losses(worker, Die(), Echo(1))
+
+    dead, next_one = asyncio.run(main())
+    assert (dead.charge, dead.usable, dead.reason) == (1, True, "its worker process died")
+    assert (next_one.charge, next_one.usable, next_one.reason) == (0, True, "its worker process died")
+
+
+def test_a_process_that_dies_before_it_can_work_charges_nobody(
+    bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dies_at_import.py").write_text("import os\nos._exit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
 
     async def main() -> list[Any]:
-        with local_crew(bench, 2, lambda _: None) as crew:
-            worker: Any = crew._workers[0]
-            await worker.run(Echo(0))  # it can work, so what it is given now goes to its process at once
-            life, until = worker._life, time.monotonic() + 60
-            dying = asyncio.create_task(worker.run(Die()))
-            await asyncio.sleep(0)
-            while life.victim is None and time.monotonic() < until:
-                time.sleep(0.001)  # the loop is to stand still
-            return await asyncio.gather(worker.run(Echo(1)), dying, return_exceptions=True)
+        return await losses(WorkerProcess(station(bench, "dies_at_import")), Echo(0), Echo(1))
 
-    first, dead = asyncio.run(main())
-    assert (first.charge, first.usable) == (0, True)
-    assert (dead.charge, dead.usable) == (1, True)
-    assert dead.reason == first.reason == "its worker process died"
+    assert [(loss.charge, loss.usable) for loss in asyncio.run(main())] == [(0, True), (0, True)]
+
+
+def test_what_a_job_raises_is_raised_here_with_where_it_happened(bench: Workbench) -> None:
+    async def main() -> Any:
+        worker = WorkerProcess(station(bench))
+        found = await asyncio.gather(worker.run(Fail()), worker.run(Echo(1)), return_exceptions=True)
+        worker.close()
+        return found
+
+    failure, (number, _) = asyncio.run(main())
+    assert (str(failure), number) == ("a job that fails", 1)
+    assert "crew_jobs.py" in failure.__notes__[0]
 
 
 def test_workers_that_cannot_be_kept_alive_leave_the_work_to_this_process(bench: Workbench) -> None:

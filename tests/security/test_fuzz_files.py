@@ -22,7 +22,8 @@ from parityfl.core.availability.trace import read_recording
 from parityfl.core.availability.trace_statistics import trace_statistics
 from parityfl.core.errors import DataError, ParityflError, PayloadError
 from parityfl.reporting.audit import audit
-from parityfl.wire.payload import METADATA_KEY, layout_in, unpack
+from parityfl.wire.header import METADATA_KEY
+from parityfl.wire.payload import layout_in, unpack
 from parityfl.wire.schemas import EvaluateRequest, TrainReply, TrainRequest
 
 EXAMPLES = int(os.environ.get("PARITYFL_FUZZ", "100"))

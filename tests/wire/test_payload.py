@@ -17,7 +17,8 @@ from parityfl.core.errors import PayloadError
 from parityfl.core.rounding import to_bfloat16
 from parityfl.core.types import Vector
 from parityfl.wire.digests import model_digest
-from parityfl.wire.payload import METADATA_KEY, Form, assemble, max_bytes, pack, unpack
+from parityfl.wire.header import METADATA_KEY
+from parityfl.wire.payload import Form, assemble, max_bytes, pack, unpack
 from parityfl.wire.schemas import EvaluateRequest
 
 LAYOUT = Layout(("dense.weight", "dense.bias", "scale"), ((3, 2), (2,), ()))
@@ -70,6 +71,31 @@ def test_what_was_packed_is_unpacked(named: Any, with_control: bool, data: st.Da
     assert unpacked.keys() == vectors.keys()
     for prefix, vector in vectors.items():
         np.testing.assert_array_equal(unpacked[prefix], vector)
+
+
+@given(layouts, st.booleans(), st.data())
+def test_a_header_that_says_the_same_otherwise_is_read_alike(named: Any, spaced: bool, data: st.DataObject) -> None:
+    """What `assemble` writes is compared to the letter, all else is read entry by entry."""
+    layout = Layout(tuple(name for name, _ in named), tuple(shape for _, shape in named))
+    vector = data.draw(finite(layout.size))
+    packed = bytes(assemble(REQUEST, {"model": vector}, layout))
+    length = int.from_bytes(packed[:8], "little")
+    fields = data.draw(st.permutations(list(json.loads(packed[8 : 8 + length]).items())))
+    text = json.dumps(dict(fields), separators=(", ", ": ") if spaced else (",", ":")).encode()
+    document, unpacked = unpack(
+        len(text).to_bytes(8, "little") + text + packed[8 + length :], EvaluateRequest, layout, ("model",), ("control",)
+    )
+    assert document == REQUEST
+    np.testing.assert_array_equal(unpacked["model"], vector)
+
+
+@pytest.mark.parametrize("before", [b'{"__metadata__":{"parityfl":"{}', b"{", b'{"x":{"y":1', b'{"a":1', b""])
+def test_entries_that_follow_something_else_are_no_header(before: bytes) -> None:
+    """The entries are those of the model to the letter, but what precedes them makes them something else."""
+    written = bytes(assemble(REQUEST, {"model": WEIGHTS}, LAYOUT))
+    entries = written[written.index(b',"model.') : 8 + int.from_bytes(written[:8], "little")]
+    with pytest.raises(PayloadError):
+        read(forge(before + entries))
 
 
 @given(st.binary(max_size=200))

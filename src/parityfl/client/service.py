@@ -21,7 +21,8 @@ from parityfl.training.memory import ClientMemory, LostMemoryError
 from parityfl.web.problems import ProblemError
 from parityfl.wire.aside import aside
 from parityfl.wire.digests import model_digest
-from parityfl.wire.payload import Buffer, Form, Payload, assemble, max_bytes, pack, unpack
+from parityfl.wire.header import Buffer
+from parityfl.wire.payload import Form, Payload, assemble, max_bytes, pack, unpack
 from parityfl.wire.schemas import (
     Compression,
     DataFormat,
@@ -268,15 +269,16 @@ class DeviceHost:
         self._torch.shutdown(wait=False, cancel_futures=True)
 
     async def _in_torch_thread(self, work: Callable[[], T]) -> T:
-        leaving = ProblemError(503, "this process is leaving")
-        if self._leaving:
-            raise leaving
+        self._require_staying()
         try:
             return await asyncio.get_running_loop().run_in_executor(self._torch, work)
         except asyncio.CancelledError:
-            if self._leaving:
-                raise leaving from None
+            self._require_staying()
             raise
+
+    def _require_staying(self) -> None:
+        if self._leaving:
+            raise ProblemError(503, "this process is leaving") from None
 
     async def _when_loaded(self) -> _Run:
         while self._run is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -22,6 +23,7 @@ from parityfl.coordinator.mailbox import Mailbox
 from parityfl.coordinator.registry import Member
 from parityfl.web.bodies import Bodies
 from parityfl.web.tls import Tls
+from parityfl.wire.aside import SMALL_BYTES
 from parityfl.wire.digests import CONTENT_DIGEST, EMPTY, agrees
 from parityfl.wire.payload import Payload
 from parityfl.wire.schemas import SAFETENSORS
@@ -93,14 +95,15 @@ class Devices:
         proof = {} if asked is None else {HEADER: asked.proof.written()}
         request = httpx.Request(
             method,
-            url,
+            _parsed(url),
             headers={"Accept-Encoding": "identity", **_describing(payload), **proof},
             content=None if payload is None else _sent(payload),
             extensions={"timeout": self._timeout},
         )
         response = await self._connections.handle_async_request(request)
+        assert isinstance(response.stream, httpx.AsyncByteStream), "an asynchronous transport answers with one"
         async with aclosing(response):
-            read = await self.bodies.read(response.aiter_raw(), limit, response.headers)
+            read = await self.bodies.read(response.stream, limit, response.headers)
         answer, found = Answer(response.status_code, read.content), read.digest
         if not agrees(response.headers.get(CONTENT_DIGEST), found):
             raise httpx.RemoteProtocolError(
@@ -126,6 +129,17 @@ def _describing(payload: Payload | None) -> dict[str, str]:
     return {"Content-Type": SAFETENSORS, "Content-Length": str(len(payload)), CONTENT_DIGEST: payload.content_digest}
 
 
-async def _sent(payload: Payload) -> AsyncIterator[bytes]:
+@lru_cache(maxsize=2**14)
+def _parsed(url: str) -> httpx.URL:
+    """Return an address as httpx reads it, which takes longer than to ask a device anything else."""
+    return httpx.URL(url)
+
+
+def _sent(payload: Payload) -> bytes | AsyncIterator[bytes]:
+    """Return what is sent: of a small document a copy, of a large one its pieces as they lie."""
+    return bytes(payload) if len(payload) <= SMALL_BYTES else _pieces(payload)
+
+
+async def _pieces(payload: Payload) -> AsyncIterator[bytes]:
     for chunk in payload.chunks():
         yield cast(bytes, chunk)  # httpx passes it on as it is, and aiohttp takes any buffer

@@ -483,6 +483,8 @@ class _Closing:
 
     async def wait_for(self, call: asyncio.Task[Reply]) -> None:
         """Return when the call has ended or the round has closed."""
+        if call.done() or self._closed.done():
+            return
         await asyncio.wait((call, self._closed), return_when=asyncio.FIRST_COMPLETED)
 
     def cancel(self) -> None:

@@ -1,6 +1,7 @@
 """Worker processes of the local engine: each a workbench of its own on one thread, its data shared with the others.
 
-The standard library runs them, each in a pool of its own, so that one that is killed takes no other's work with it.
+The standard library's multiprocessing starts them, and each has a pipe of its own, which ends with the process: so one
+that is killed takes no other's work with it, and nothing stands between a job and its worker but that pipe.
 """
 
 from __future__ import annotations
@@ -12,20 +13,20 @@ import os
 import signal
 import sys
 import threading
+import traceback
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
-from multiprocessing import forkserver
-from multiprocessing.context import BaseContext
+from multiprocessing import forkserver, get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import psutil
+from typing import Any, TypeVar
 
 from parityfl.config import Config
 from parityfl.experiments.crew import PATIENCE, WorkerLostError
@@ -33,22 +34,22 @@ from parityfl.experiments.jobs import Job, perform
 from parityfl.experiments.shared import Board, SharedHoldings
 from parityfl.experiments.shelf import Left, Place, Shelf, collect
 
-if TYPE_CHECKING:
-    from parityfl.training.workbench import Workbench
-
 R = TypeVar("R")
 
 _MAIN = threading.Lock()
 """Held by who has taken the main module away."""
 
+_FITS_BYTES = 2**15
+"""Messages of which the pipe takes a worker's two at once, whatever that is doing."""
 
-def worker_context() -> BaseContext:
+
+def worker_context() -> ForkServerContext | SpawnContext:
     """Return how processes are started.
 
     Where it can be relied on, a server process imports torch once and forks the workers from there; it is no fork of
     this process.
     """
-    return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    return get_context("forkserver") if sys.platform == "linux" else get_context("spawn")
 
 
 def prepare() -> None:
@@ -88,96 +89,159 @@ class WorkerProcess:
         self._deaths = 0
         self._oom_kills = _oom_kills()
         self._closed = False
-        self._start()
+        self._life = _Life(station, self._shelf)
 
     async def run(self, job: Job[R]) -> R:
         """Do a job in the worker's process."""
-        life, future, place = self._life, None, self._shelf.lend()
+        life, place = self._life, self._shelf.lend()
         try:
-            await asyncio.shield(life.ready)
-            future = life.pool.submit(_run, job, None if place is None else place.number)
-            future.add_done_callback(partial(life.over, place))
-            result = await asyncio.wrap_future(future)
-        except BrokenProcessPool:
-            usable = self._bury(life)
-            at_work = life.death != "" and future is not None and future is life.victim
-            raise WorkerLostError(life.death, charge=int(at_work), usable=usable) from None
+            result = await life.ask(job, place)
+        except _EndedError as end:
+            reason, usable = self._bury(life)
+            raise WorkerLostError(reason, charge=int(end.at_work), usable=usable) from None
         self._deaths = 0
         return collect(result, place)
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
         self._closed = True
-        self._life.pool.shutdown(wait=False, cancel_futures=True)
-        self._life.ready.add_done_callback(_kill)
+        self._life.end()
 
-    def _start(self) -> None:
-        pool = ProcessPoolExecutor(1, worker_context(), initializer=_begin, initargs=(self._station, self._shelf))
-        self._life = _Life(pool, asyncio.create_task(asyncio.to_thread(_meet, pool)))
-
-    def _bury(self, life: _Life) -> bool:
-        """Replace a dead process, once for all jobs that it had; return whether the worker can go on."""
-        if self._closed or life is not self._life:
-            return not self._closed
-        self._deaths += 1
-        before, self._oom_kills = self._oom_kills, _oom_kills()
-        starved = self._oom_kills > before
-        life.death = "its worker process was killed for want of memory" if starved else "its worker process died"
-        usable = self._deaths <= PATIENCE and not starved
-        if usable:
-            self._start()
-        return usable
+    def _bury(self, life: _Life) -> tuple[str, bool]:
+        """Replace a dead process, once for all jobs that it had; return how it died and if the worker can go on."""
+        if life is self._life and not self._closed:
+            self._deaths += 1
+            before, self._oom_kills = self._oom_kills, _oom_kills()
+            starved = self._oom_kills > before
+            life.death = "its worker process was killed for want of memory" if starved else "its worker process died"
+            if self._deaths <= PATIENCE and not starved:
+                life.end()
+                self._life = _Life(self._station, self._shelf)
+        return life.death, life is not self._life and not self._closed
 
 
-@dataclass
-class _Life:
-    """One process of a worker.
+class _EndedError(Exception):
+    """The process has ended.
 
-    Attributes:
-        pool: runs it.
-        ready: done when it can work.
-        victim: what it was working on when it ended. A job that meets the dead pool may hear of the end before that
-            one does, so who hears first says nothing.
-        death: how it ended; empty while it lives, and when it was ended on purpose.
+    Args:
+        at_work: whether it did this job then.
     """
 
-    pool: ProcessPoolExecutor
-    ready: asyncio.Task[psutil.Process]
-    victim: Future[Any] | None = None
-    death: str = ""
+    def __init__(self, at_work: bool) -> None:
+        super().__init__()
+        self.at_work = at_work
 
-    def over(self, place: Place | None, done: Future[Any]) -> None:
-        """Note the first job that a dead pool gives up, which gives them up in the order in which they were given.
 
-        Until then `place` is held, also for a job that nobody waits for any more: the process may still write there.
+@dataclass(frozen=True)
+class _Given:
+    """A job that a process has; its place is held until the process can no longer write there."""
+
+    answer: asyncio.Future[Any]
+    place: Place | None
+
+
+class _Life:
+    """One process of a worker, and the pipe to it: it answers one job after the other, in their order.
+
+    Attributes:
+        death: how it ended, once somebody has looked.
+    """
+
+    def __init__(self, station: Station, shelf: Shelf) -> None:
+        self.death = ""
+        self._given: deque[_Given] = deque()
+        self._giving = asyncio.Lock()
+        self._ready = False
+        self._ended = False
+        context = worker_context()
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, station, shelf), daemon=True)
+        self._starting = asyncio.create_task(asyncio.to_thread(_start, self._process, theirs))
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._pipe.fileno(), self._hear)
+
+    async def ask(self, job: Job[R], place: Place | None) -> R | Left:
+        """Return what the process makes of a job.
+
+        Raises:
+            _EndedError: it ended before.
         """
-        if self.victim is None and not done.cancelled() and isinstance(done.exception(), BrokenProcessPool):
-            self.victim = done
+        given = _Given(self._loop.create_future(), place)
+        message = ForkingPickler.dumps((job, None if place is None else place.number))
+        await asyncio.shield(self._give(given, message))  # half a message would be the last one
+        answer: R | Left = await given.answer
+        return answer
+
+    def end(self) -> None:
+        """End the process, whatever it is doing."""
+        self._give_up()
+        self._starting.add_done_callback(self._kill)
+
+    async def _give(self, given: _Given, message: memoryview) -> None:
+        async with self._giving:
+            if self._ended:
+                raise _EndedError(at_work=False)
+            self._given.append(given)
+            with suppress(OSError):  # it has ended, and so will be heard
+                if len(message) <= _FITS_BYTES:
+                    self._pipe.send_bytes(message)
+                else:
+                    await asyncio.to_thread(self._pipe.send_bytes, message)
+
+    def _hear(self) -> None:
+        """Take an answer, or the end of the process."""
+        try:
+            result, error = self._pipe.recv()
+        except (EOFError, OSError):
+            self._give_up()
+            return
+        if not self._ready:
+            self._ready = True
+            return
+        answer = self._given.popleft().answer
+        if not answer.done():
+            answer.set_result(result) if error is None else answer.set_exception(error)
+
+    def _give_up(self) -> None:
+        self._loop.remove_reader(self._pipe.fileno())
+        self._ended = True
+        for number, given in enumerate(self._given):
+            if not given.answer.done():
+                given.answer.set_exception(_EndedError(at_work=self._ready and number == 0))
+
+    def _kill(self, started: asyncio.Task[None]) -> None:
+        if not started.cancelled() and started.exception() is None and self._process.is_alive():
+            self._process.kill()
 
 
-_place: tuple[Workbench, Board, Shelf] | None = None
-"""In a worker's process: its workbench, the board, and the shelf for its updates."""
+def _start(process: BaseProcess, theirs: Connection[Any, Any]) -> None:
+    """Start a worker's process, which takes as long as the server process needs to be there; for a thread."""
+    with theirs, _bare_main():  # once it is closed here, the pipe ends with the process
+        process.start()
 
 
-def _begin(station: Station, shelf: Shelf) -> None:
-    """Set up a worker's process; called in it, once."""
-    global _place  # noqa: PLW0603 -- a pool's initializer has no other way to hand something to its jobs
+def _work(owner: Connection[Any, Any], station: Station, shelf: Shelf) -> None:
+    """Do what is asked until nobody can ask any more; the main function of a worker's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then ends this one
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     from parityfl.training.workbench import Workbench  # noqa: PLC0415 - torch, which this module's other users are spared
 
     for module in station.modules:
         import_module(module)
-    _place = Workbench(station.config, device="cpu", holdings=station.holdings.open()), station.board, shelf
+    bench = Workbench(station.config, device="cpu", holdings=station.holdings.open())
     gc.freeze()  # what stands now stays: the collector need not look through torch's objects again and again
-
-
-def _run(job: Job[R], number: int | None) -> R | Left:
-    """Do a job and leave an update in a place of the shelf, if there is one; called in a worker's process."""
-    assert _place is not None
-    bench, board, shelf = _place
-    result = perform(job, bench, board)
-    return result if number is None else shelf.leave(result, number)
+    with owner, suppress(EOFError, ConnectionError):
+        owner.send((None, None))
+        while True:
+            job, number = owner.recv()
+            try:
+                result = perform(job, bench, station.board)
+                left = result if number is None else shelf.leave(result, number)
+            except Exception as error:  # the owner's to judge
+                error.add_note(traceback.format_exc())
+                owner.send((None, error))
+            else:
+                owner.send((left, None))
 
 
 def _leave_with_parent() -> None:
@@ -185,18 +249,6 @@ def _leave_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def _meet(pool: ProcessPoolExecutor) -> psutil.Process:
-    """Have a pool start its process and return that, ready for work."""
-    with _bare_main():
-        future = pool.submit(os.getpid)
-    return psutil.Process(future.result())
-
-
-def _kill(ready: asyncio.Task[psutil.Process]) -> None:
-    with suppress(psutil.NoSuchProcess, BrokenProcessPool, RuntimeError, asyncio.CancelledError):
-        ready.result().kill()
 
 
 def _oom_kills() -> int:

@@ -1,10 +1,10 @@
 """The safetensors documents that carry models: one JSON text in the metadata, named float32 tensors after it.
 
-A document is 8 bytes (the header's length, little-endian), a JSON header, and the tensors' bytes. The header's
-``__metadata__`` has one key, `METADATA_KEY`, whose value is the message as JSON. A vector of d parameters travels as
-the model's named parameters under a prefix such as ``model.``, in the model's order: its bytes are those of the flat
-vector, so that packing and unpacking need no copy and many documents can share them. The files open with any
-safetensors library; files that such a library wrote, with their tensors in another order, are read as well.
+A document is a header (`parityfl.wire.header`) and the tensors' bytes. The text in the header is the message as JSON.
+A vector of d parameters travels as the model's named parameters under a prefix such as ``model.``, in the model's
+order: its bytes are those of the flat vector, so that packing and unpacking need no copy and many documents can share
+them. The files open with any safetensors library; files that such a library wrote, with their tensors in another order,
+are read as well.
 
 Tensors are F32, or BF16 where both sides have agreed on it: they are read as float32 either way. A document may come
 compressed, as zstd frames (RFC 8878), which begin with four bytes that no document begins with.
@@ -14,40 +14,27 @@ Everything is checked before anything is built: a document comes from somewhere 
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import pairwise
-from math import prod
-from typing import Any, TypeVar, get_args
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import TypeVar
 
 import numpy as np
 import zstandard
-from ml_dtypes import bfloat16
-from numpy.typing import DTypeLike
 from pydantic import BaseModel, ValidationError
 
 from parityfl.core.arrays import Layout, all_finite
 from parityfl.core.errors import ParityflError, PayloadError, UnusableError
 from parityfl.core.types import Vector
 from parityfl.wire.digests import EMPTY, content_digest, digest_of, digest_of_parts
+from parityfl.wire.header import MAX_HEADER_BYTES, NUMBERS, Buffer, gather, locate, split, tensors_in, write_header
 from parityfl.wire.schemas import Compression, Dtype
 
-METADATA_KEY = "parityfl"
-MAX_HEADER_BYTES = 4 * 2**20
-"""More than any model of a few thousand named parameters needs."""
 CHUNK_BYTES = 2**20
-
-NUMBERS: Mapping[Dtype, DTypeLike] = {"F32": np.dtype("<f4"), "BF16": np.dtype(bfloat16)}
-"""What the bytes of a tensor are; bfloat16 lies as this machine has it, which is little-endian wherever torch runs."""
 ZSTD_LEVEL = 1
 """Higher levels take longer and find nothing more in a model's numbers."""
 
-_LENGTH_BYTES = 8
-_ALIGNMENT = 8
 _MESSAGE_BYTES = 2**16
-_MAX_DIMENSIONS = 16
 
-Buffer = bytes | bytearray | memoryview
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -142,7 +129,7 @@ def assemble(document: BaseModel, vectors: Mapping[str, Vector | Packed], layout
         if vector.size != layout.size:
             raise PayloadError(f"{prefix} has {vector.size} numbers, the model needs {layout.size}")
     (form,) = {vector.form for vector in packed.values()} or {PLAIN}
-    header = _header(document.model_dump_json(), list(packed), layout, form.dtype)
+    header = write_header(document.model_dump_json(), tuple(packed), layout, form.dtype)
     head = _compressed(memoryview(header), form)
     parts, digests = zip((head, digest_of((head,))), *((v.data, v.digest) for v in packed.values()), strict=True)
     return Payload(parts, digests)
@@ -154,6 +141,7 @@ def _compressed(data: memoryview, form: Form) -> memoryview:
     return memoryview(zstandard.ZstdCompressor(ZSTD_LEVEL).compress(data))
 
 
+@lru_cache
 def max_bytes(layout: Layout, vectors: int) -> int:
     """Return how large a document with that many vectors may be."""
     names = sum(len(json.dumps(name)) for name in layout.names) + 128 * len(layout.names)
@@ -189,13 +177,10 @@ def unpack(
     data = _expanded(data, limit)
     if len(data) > limit:
         raise PayloadError(f"the document has {len(data)} bytes, at most {limit} are taken for this model")
-    header, body = _split(data)
-    text = _metadata(header)
-    tensors = {name: _Tensor.read(name, entry) for name, entry in header.items()}
-    prefixes = _prefixes(tensors, layout, required, optional)
-    _check_spans(tensors.values(), len(body))
+    header, body = split(data)
+    text, places = locate(header, len(body), layout, required, optional)
     message = _message(text, schema)
-    vectors = {prefix: _vector(prefix, tensors, body, layout) for prefix in prefixes}
+    vectors = {prefix: gather(own, body, layout) for prefix, own in places.items()}
     strange = next((prefix for prefix, vector in vectors.items() if finite and not all_finite(vector)), None)
     if strange is not None:
         raise UnusableError(f"the {strange} holds a number that is not finite")
@@ -212,32 +197,13 @@ def layout_in(data: Buffer, prefix: str = "model") -> Layout:
     Raises:
         PayloadError: the document names other tensors, or is none.
     """
-    header, _ = _split(data)
-    _metadata(header)
-    tensors = sorted((_Tensor.read(name, entry) for name, entry in header.items()), key=lambda t: (t.start, t.stop))
+    header, _ = split(data)
+    tensors = tensors_in(header)
     names = [tensor.name for tensor in tensors]
     strange = next((name for name in names if not name.startswith(f"{prefix}.")), None)
     if strange is not None or not names:
         raise PayloadError(f"the document has the tensor {strange!r:.80}: it must hold {prefix}.* and nothing else")
     return Layout(tuple(name.removeprefix(f"{prefix}.") for name in names), tuple(tensor.shape for tensor in tensors))
-
-
-def _header(text: str, prefixes: list[str], layout: Layout, dtype: Dtype) -> bytes:
-    entries: dict[str, Any] = {"__metadata__": {METADATA_KEY: text}}
-    width = _width(dtype)
-    for number, prefix in enumerate(prefixes):
-        base = width * layout.size * number
-        for name, shape, (start, stop) in zip(layout.names, layout.shapes, pairwise(layout.offsets), strict=True):
-            offsets = [base + width * start, base + width * stop]
-            entries[f"{prefix}.{name}"] = {"dtype": dtype, "shape": list(shape), "data_offsets": offsets}
-    encoded = json.dumps(entries, separators=(",", ":")).encode()
-    encoded += b" " * (-len(encoded) % _ALIGNMENT)
-    return len(encoded).to_bytes(_LENGTH_BYTES, "little") + encoded
-
-
-def _width(dtype: Dtype) -> int:
-    """Return how many bytes a number has."""
-    return np.dtype(NUMBERS[dtype]).itemsize
 
 
 def _expanded(data: Buffer, limit: int) -> Buffer:
@@ -250,40 +216,8 @@ def _expanded(data: Buffer, limit: int) -> Buffer:
             while len(expanded) <= limit and (piece := frames.read(min(CHUNK_BYTES, limit + 1 - len(expanded)))):
                 expanded += piece
     except zstandard.ZstdError as error:
-        raise PayloadError(f"the document is compressed and cannot be expanded: {_line(error)}") from None
+        raise PayloadError(f"the document is compressed and cannot be expanded: {str(error)[:100]}") from None
     return expanded
-
-
-def _split(data: Buffer) -> tuple[dict[str, Any], memoryview]:
-    """Return the header and the tensors' bytes."""
-    view = memoryview(data)
-    length = int.from_bytes(view[:_LENGTH_BYTES], "little")
-    if len(view) < _LENGTH_BYTES or length > min(len(view) - _LENGTH_BYTES, MAX_HEADER_BYTES):
-        raise PayloadError("this is no safetensors document: its header is longer than it, or than any model needs")
-    try:
-        text = str(view[_LENGTH_BYTES : _LENGTH_BYTES + length], "utf-8")
-        header = json.loads(text, object_pairs_hook=_distinct)
-    except (ValueError, RecursionError) as error:
-        raise PayloadError(f"this is no safetensors document: its header is no JSON ({_line(error)})") from None
-    if not isinstance(header, dict):
-        raise PayloadError("this is no safetensors document: its header is no JSON object")
-    return header, view[_LENGTH_BYTES + length :]
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    entries = dict(pairs)
-    if len(entries) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return entries
-
-
-def _metadata(header: dict[str, Any]) -> str:
-    """Take the metadata out of the header and return its one text."""
-    metadata = header.pop("__metadata__", None)
-    text = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
-    if not isinstance(text, str) or len(metadata) != 1:
-        raise PayloadError(f"the document's __metadata__ must hold one text under the key {METADATA_KEY!r}")
-    return text
 
 
 def _message(text: str, schema: type[M]) -> M:
@@ -295,86 +229,3 @@ def _message(text: str, schema: type[M]) -> M:
         raise PayloadError(f"the document holds no {schema.__name__}: {where or 'its text'}: {first['msg']}") from None
     except ParityflError as error:
         raise PayloadError(f"the document holds no {schema.__name__}: {error}") from None
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    """Where one tensor lies in the body: bytes `start` to `stop`."""
-
-    name: str
-    dtype: Dtype
-    shape: tuple[int, ...]
-    start: int
-    stop: int
-
-    @staticmethod
-    def read(name: str, entry: Any) -> "_Tensor":
-        """Check an entry of the header by itself."""
-        if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-            raise PayloadError(f"tensor {name!r:.80} needs dtype, shape and data_offsets, and nothing else")
-        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-        if dtype not in get_args(Dtype):
-            raise PayloadError(f"tensor {name!r:.80} has dtype {dtype!r:.20}: only F32 and BF16 are taken")
-        if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-            raise PayloadError(f"tensor {name!r:.80} has a shape or offsets that are no numbers from 0")
-        if offsets[1] - offsets[0] != _width(dtype) * prod(shape):
-            raise PayloadError(f"tensor {name!r:.80} does not have as many bytes as its shape needs")
-        return _Tensor(name, dtype, tuple(shape), offsets[0], offsets[1])
-
-    def read_from(self, body: memoryview) -> Vector:
-        """Return its numbers as float32, flat; a view where they are that already."""
-        return np.frombuffer(body[self.start : self.stop], dtype=NUMBERS[self.dtype]).astype(np.float32, copy=False)
-
-
-def _are_sizes(value: Any) -> bool:
-    short = isinstance(value, list) and len(value) <= _MAX_DIMENSIONS
-    return short and all(type(item) is int and 0 <= item < 2**48 for item in value)
-
-
-def _prefixes(
-    tensors: Mapping[str, _Tensor], layout: Layout, required: Collection[str], optional: Collection[str]
-) -> list[str]:
-    """Return the prefixes that are there, once all names and shapes are found to be right."""
-    present = {name.partition(".")[0] for name in tensors}
-    prefixes = [prefix for prefix in (*required, *optional) if prefix in required or prefix in present]
-    expected = {f"{p}.{name}": shape for p in prefixes for name, shape in zip(layout.names, layout.shapes, strict=True)}
-    missing, unknown = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
-    if missing or unknown:
-        kind, name = ("lacks", missing[0]) if missing else ("has an unknown", unknown[0])
-        raise PayloadError(f"the document {kind} tensor {name!r:.80}: both sides must use the same model")
-    for name, shape in expected.items():
-        if tensors[name].shape != shape:
-            raise PayloadError(f"tensor {name!r} has shape {tensors[name].shape}, the model needs {shape}")
-    return prefixes
-
-
-def _check_spans(tensors: Collection[_Tensor], size: int) -> None:
-    """Require that the tensors cover the body from its beginning to its end, each byte once."""
-    spans = sorted((tensor.start, tensor.stop) for tensor in tensors)
-    edges = [0, *(edge for span in spans for edge in span), size]
-    if edges[0::2] != edges[1::2]:
-        raise PayloadError(f"the tensors do not cover the document's {size} bytes exactly once: it is cut or altered")
-
-
-def _vector(prefix: str, tensors: Mapping[str, _Tensor], body: memoryview, layout: Layout) -> Vector:
-    own = [tensors[f"{prefix}.{name}"] for name in layout.names]
-    return _contiguous(own, body) if _in_order(own) else _gathered(own, body, layout)
-
-
-def _in_order(tensors: list[_Tensor]) -> bool:
-    return all(before.stop == after.start and before.dtype == after.dtype for before, after in pairwise(tensors))
-
-
-def _contiguous(tensors: list[_Tensor], body: memoryview) -> Vector:
-    if not tensors:
-        return np.empty(0, dtype=np.float32)
-    return replace(tensors[0], stop=tensors[-1].stop).read_from(body)
-
-
-def _gathered(tensors: list[_Tensor], body: memoryview, layout: Layout) -> Vector:
-    arrays = (tensor.read_from(body).reshape(tensor.shape) for tensor in tensors)
-    return layout.flatten(dict(zip(layout.names, arrays, strict=True)))
-
-
-def _line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:100]
