@@ -7,28 +7,43 @@ Every `*.jsonl` of the folder is what one script printed. Beside the page goes t
 
 from __future__ import annotations
 
-import os
-import platform
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from math import isnan, nan
 from pathlib import Path
 
-import psutil
 from rows import IDIOM, Row, read
+from setting import CORES
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-VERSIONED = ("parityfl", "torch", "numpy", "fastapi", "uvicorn", "httpx", "ray")
 NOTES = Path(__file__).with_name("notes.md")
 """What explains the figures, written by hand."""
 
 Medians = Mapping[tuple[str, str], float]
 """By name and side."""
 
-Figure = Callable[[Medians], float]
+
+@dataclass(frozen=True)
+class Figure:
+    """One median of a comparison, or the ratio of two.
+
+    Attributes:
+        name: of the comparison.
+        upper: the side.
+        lower: by which side it is divided; none: it is not.
+        times: how often `lower` counts.
+    """
+
+    name: str
+    upper: str
+    lower: str = ""
+    times: float = 1.0
+
+    def of(self, medians: Medians) -> float:
+        """Return it; nan where something is missing."""
+        value = medians.get((self.name, self.upper), nan)
+        return value / (self.times * medians.get((self.name, self.lower), nan)) if self.lower else value
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,7 @@ class Goal:
 
     Attributes:
         text: in words.
-        figure: computes it from the medians; nan where something is missing.
+        figure: what it is measured by.
         at_least: whether it must reach the bound, or must not exceed it.
         bound: in the unit of the figure.
         unit: `x` for a ratio.
@@ -49,64 +64,54 @@ class Goal:
     bound: float
     unit: str = "x"
 
-    def line(self, medians: Medians) -> str:
-        """Return its row of the table."""
-        value = self.figure(medians)
+    def line(self, medians: Medians, mark: str = "") -> str:
+        """Return its row of the table; `mark` says with what it was measured."""
+        value = self.figure.of(medians)
         met = value >= self.bound if self.at_least else value <= self.bound
-        verdict = "not measured" if isnan(value) else "met" if met else "**missed**"
-        sign = "at least" if self.at_least else "at most"
-        return f"| {self.text} | {sign} {number(self.bound)} {self.unit} | {number(value)} {self.unit} | {verdict} |"
-
-
-def one(name: str, side: str) -> Figure:
-    """Return the figure that is one median."""
-    return lambda medians: medians.get((name, side), nan)
-
-
-def ratio(name: str, upper: str, lower: str, times: float = 1.0) -> Figure:
-    """Return the figure `upper / (times * lower)` of two sides."""
-    return lambda medians: medians.get((name, upper), nan) / (times * medians.get((name, lower), nan))
+        verdict = ("not measured" if isnan(value) else "met" if met else "**missed**") + mark
+        bound = f"{'at least' if self.at_least else 'at most'} {number(self.bound)} {self.unit}"
+        return f"| {self.text} | {bound} | {number(value)} {self.unit} | {verdict} |"
 
 
 def training_goals(model: str, per_round: float) -> list[Goal]:
     """Return the goals of training one model."""
     images, run = f"{model}, images", f"{model}, a round of a run"
     held = "a bare loop a core, held-out parts measured"
-    whole = f"{model}, a run of 20 rounds with start-up"
+    one, whole = f"{model}, a round", f"{model}, a run of 20 rounds with start-up"
     return [
         Goal(
             f"{model}: training, nothing held out / cores x one bare loop",
-            ratio(images, "the engine, nothing held out", "one bare loop", CORES),
+            Figure(images, "the engine, nothing held out", "one bare loop", CORES),
             True,
             0.95,
         ),
         Goal(
             f"{model}: the same / cores x one plain torch loop",
-            ratio(images, "the engine, nothing held out", "one plain torch loop", CORES),
+            Figure(images, "the engine, nothing held out", "one plain torch loop", CORES),
             True,
             0.95,
         ),
         Goal(
             f"{model}: the same / bare loops on all cores at once",
-            ratio(images, "the engine, nothing held out", "a bare loop a core"),
+            Figure(images, "the engine, nothing held out", "a bare loop a core"),
             True,
             0.95,
         ),
         Goal(
             f"{model}: the same with held-out parts / bare loops that measure them",
-            ratio(images, "the engine", held),
+            Figure(images, "the engine", held),
             True,
             0.95,
         ),
-        Goal(f"{model}: selection to journal / a round", ratio(run, "the rest", "the whole round"), False, 0.05),
+        Goal(f"{model}: selection to journal / a round", Figure(run, "the rest", "the whole round"), False, 0.05),
         Goal(
             f"{model}: evaluation rate / bare training rate",
-            ratio(images, "the engine's evaluation", "a bare loop a core"),
+            Figure(images, "the engine's evaluation", "a bare loop a core"),
             True,
             3,
         ),
-        Goal(f"{model}: Flower / parityfl, a round", ratio(f"{model}, a round", "flower", "parityfl"), True, per_round),
-        Goal(f"{model}: Flower / parityfl, 20 rounds with start-up", ratio(whole, "flower", "parityfl"), True, 2.5),
+        Goal(f"{model}: Flower / parityfl, a round", Figure(one, "flower", "parityfl"), True, per_round),
+        Goal(f"{model}: Flower / parityfl, 20 rounds with start-up", Figure(whole, "flower", "parityfl"), True, 2.5),
     ]
 
 
@@ -116,12 +121,12 @@ def wire_goals() -> list[Goal]:
     many, crowd = "100 echo clients of 44.7 MB", "100 echo clients of 0.0192 MB"
     above = "server memory above base"
     return [
-        Goal(f"{large}: the usual idiom / parityfl", ratio(large, IDIOM, "parityfl"), True, 3),
-        Goal(f"{small}: the usual idiom / parityfl", ratio(small, IDIOM, "parityfl"), True, 4.5),
-        Goal(f"{large}: {above}", one(f"{large}, {above}", "parityfl"), False, 5, "models"),
-        Goal(f"{many}: {above}", one(f"{many}, {above}", "parityfl"), False, 5, "models"),
-        Goal(f"{single}: parityfl / blocking sockets", ratio(single, "parityfl", "sockets"), False, 2.2),
-        Goal(f"{crowd}: a round", one(crowd, "parityfl"), False, 0.1, "s"),
+        Goal(f"{large}: the usual idiom / parityfl", Figure(large, IDIOM, "parityfl"), True, 3),
+        Goal(f"{small}: the usual idiom / parityfl", Figure(small, IDIOM, "parityfl"), True, 4.5),
+        Goal(f"{large}: {above}", Figure(f"{large}, {above}", "parityfl"), False, 5, "models"),
+        Goal(f"{many}: {above}", Figure(f"{many}, {above}", "parityfl"), False, 5, "models"),
+        Goal(f"{single}: parityfl / blocking sockets", Figure(single, "parityfl", "sockets"), False, 2.2),
+        Goal(f"{crowd}: a round", Figure(crowd, "parityfl"), False, 0.1, "s"),
     ]
 
 
@@ -129,16 +134,16 @@ def startup_goals() -> list[Goal]:
     """Return the goals of start-up and size."""
     torch, idle = "modules that `import parityfl` brings", "memory of an idle client in the coordinator"
     return [
-        Goal("`parityfl --help`", one("start-up", "parityfl --help"), False, 0.3, "s"),
+        Goal("`parityfl --help`", Figure("start-up", "parityfl --help"), False, 0.3, "s"),
         Goal(
             "modules of torch that `import parityfl` imports",
-            one(torch, "parityfl"),
+            Figure(torch, "parityfl"),
             False,
             0,
             "",
         ),
-        Goal("first round of a digits run", one("start-up", "first round of a digits run"), False, 4, "s"),
-        Goal("an idle client", one(idle, "parityfl"), False, 10_000, "bytes"),
+        Goal("first round of a digits run", Figure("start-up", "first round of a digits run"), False, 4, "s"),
+        Goal("an idle client", Figure(idle, "parityfl"), False, 10_000, "bytes"),
     ]
 
 
@@ -154,20 +159,37 @@ def render(rows: Sequence[Row], figure: str = "", notes: str = "") -> str:
         notes: what is to be said about them.
     """
     medians = {(each.name, each.side): each.median for each in rows}
+    marks = marked(rows)
+    of_name = {each.name: f" ({marks[each.setting]})" if len(marks) > 1 else "" for each in rows}
+    goals = [goal.line(medians, of_name.get(goal.figure.name, "")) for goal in GOALS]
     parts = [
         "# Benchmarks",
         "Written by `./scripts/bench`; not to be edited. The sides of a table took turns in one run, but for those of "
         "`scaling.py` and `cluster.py`, which were measured one after the other. Figures are medians with their range, "
         "ratios are to the first side. What is measured is said at the head of each script.",
-        machine(),
+        settings(marks),
         "## Goals",
-        "\n".join(["| what | goal | figure | |", "|---|---|---|---|", *(goal.line(medians) for goal in GOALS)]),
+        "\n".join(["| what | goal | figure | |", "|---|---|---|---|", *goals]),
         *([f"![How rounds scale]({figure})"] if figure else []),
         *([notes.strip()] if notes else []),
         "## Results",
-        *(table(name, group) for name, group in comparisons(rows).items()),
+        *(table(name, group, of_name[name]) for name, group in comparisons(rows).items()),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def marked(rows: Iterable[Row]) -> dict[str, str]:
+    """Return a letter for each setting in which rows were measured."""
+    found = dict.fromkeys(each.setting for each in rows)
+    return {setting: chr(ord("A") + number) for number, setting in enumerate(found)}
+
+
+def settings(marks: Mapping[str, str]) -> str:
+    """Return with what the figures were measured."""
+    if len(marks) < 2:
+        return "".join(f"{setting}." for setting in marks)
+    lines = [f"- **{letter}**: {setting}." for setting, letter in marks.items()]
+    return "\n".join(["The tables were measured with, as the letter behind each says:", "", *lines])
 
 
 def comparisons(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -178,8 +200,8 @@ def comparisons(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def table(name: str, rows: list[Row]) -> str:
-    """Return the table of one comparison."""
+def table(name: str, rows: list[Row], mark: str = "") -> str:
+    """Return the table of one comparison; `mark` says with what it was measured."""
     lines = [f"### {name[0].upper()}{name[1:]}", "", "| side | median | range | n | ratio |", "|---|---|---|---|---|"]
     for each in rows:
         if each.n == 0:
@@ -190,7 +212,7 @@ def table(name: str, rows: list[Row]) -> str:
         side = f"{each.side} ({each.note})" if each.note else each.side
         lines.append(f"| {side} | {number(each.median)} {each.unit} | {spread} | {each.n} | {number(share)} |")
     commands = sorted({each.command for each in rows})
-    return "\n".join([*lines, "", *(f"`{command}`" for command in commands)])
+    return "\n".join([*lines, "", *(f"`{command}`{mark}" for command in commands)])
 
 
 def number(value: float) -> str:
@@ -198,31 +220,6 @@ def number(value: float) -> str:
     if isnan(value):
         return "-"
     return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
-
-
-def machine() -> str:
-    """Return what the figures were measured with."""
-    found = []
-    for name in VERSIONED:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            found.append(f"no {name}")
-    memory = psutil.virtual_memory().total / 2**30
-    return (
-        f"{CORES} cores ({processor()}), {memory:.0f} GB, {platform.system()} {platform.release()}, "
-        f"Python {platform.python_version()}; {', '.join(found)}."
-    )
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = re.findall(r"^model name\s*: (.+)$", text, flags=re.MULTILINE)
-    return names[0] if names else platform.machine()
 
 
 def curves(rows: Iterable[Row]) -> dict[str, list[tuple[float, Row]]]:

@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+from setting import setting
+
 IDIOM = "Flask, requests, torch.save"
 """The side that shows how the first systems of this kind did it."""
 
@@ -34,6 +36,7 @@ class Row:
         n: how many measurements; 0 where it could not be measured.
         command: what measured it.
         note: why it is missing, or a word about it.
+        setting: with what it was measured; see `setting.py`.
     """
 
     name: str
@@ -45,13 +48,14 @@ class Row:
     n: int
     command: str
     note: str = ""
+    setting: str = ""
 
 
 def row(name: str, unit: str, side: str, values: Sequence[float], note: str = "") -> Row:
     """Return the row of some measurements."""
     if not values:
-        return Row(name, unit, side, nan, nan, nan, 0, command(), note or "missing")
-    return Row(name, unit, side, median(values), min(values), max(values), len(values), command(), note)
+        return Row(name, unit, side, nan, nan, nan, 0, command(), note or "missing", setting())
+    return Row(name, unit, side, median(values), min(values), max(values), len(values), command(), note, setting())
 
 
 def command() -> str:

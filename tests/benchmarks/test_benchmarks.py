@@ -47,8 +47,19 @@ def test_a_row_is_the_median_with_its_range() -> None:
     assert (made.median, made.min, made.max, made.n) == (3, 1, 5, 5)
 
 
-def rows_of(name: str, **sides: float) -> list[Row]:
-    return [Row(name, "s", side, value, value, value, 5, "python benchmarks/x.py") for side, value in sides.items()]
+def rows_of(name: str, setting: str = "here", **sides: float) -> list[Row]:
+    command = "python benchmarks/x.py"
+    return [Row(name, "s", side, value, value, value, 5, command, "", setting) for side, value in sides.items()]
+
+
+def test_one_setting_is_named_once_and_several_by_letters() -> None:
+    rows = rows_of("cnn-small, a round", parityfl=0.3, flower=0.6)
+    assert "\n\nhere.\n\n" in page.render(rows)
+    text = page.render([*rows, *rows_of("cnn, a round", "elsewhere", parityfl=2.5, flower=3.0)])
+    assert "- **A**: here.\n- **B**: elsewhere." in text
+    assert "| 2 x | met (A) |" in text
+    assert "| 1.2 x | **missed** (B) |" in text
+    assert "`python benchmarks/x.py` (B)" in text
 
 
 def test_goals_say_met_missed_or_not_measured() -> None:
@@ -94,6 +105,6 @@ def test_every_goal_names_rows_that_scripts_print() -> None:
             return 1.0
 
     for goal in page.GOALS:
-        goal.figure(Medians())
+        goal.figure.of(Medians())
     scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
     assert all(f'"{side}"' in scripts for _, side in asked)
