@@ -4,10 +4,12 @@
 
 Fashion-MNIST, 100 clients that train on 480 images each, 10 clients a round, one epoch in batches of 32. A bare loop
 trains the same network on the same images, resident and normalised, on flat weights: no client, no held-out part, no
-ledger. A plain torch loop is what one would write without any of this: see `network.py`. The engine's sides are
-`train_s` of runs with ledger, metrics and journal, without their first round. In `nothing held out` it does what the
-bare loop does. In the usual run clients hold out 120 images more and measure the model on them before and after
-training, so there is a second bare loop that does this and nothing else more; and every round is evaluated.
+ledger. A plain torch loop is what one would write without any of this: see `network.py`. Averaging needs all clients of
+a round, so bare loops `in rounds` wait for each other after as many clients as a round has: a core that is slower than
+the others costs them what it costs the engine. The engine's sides are `train_s` of runs with ledger, metrics and
+journal, without their first round. In `nothing held out` it does what the bare loop does. In the usual run clients hold
+out 120 images more and measure the model on them before and after training, so there is a second bare loop, in rounds,
+that does this and nothing else more; and every round is evaluated.
 
 The sides take turns, as long as a run's rounds; the first turn warms up. The rows of `a round of a run` say where the
 time of the usual run's rounds goes: `the rest` is selection, aggregation, ledger, metrics, journal and tables.
@@ -201,9 +203,12 @@ def measure(model: str, repeats: int, rounds: int) -> None:
             rate("one plain torch loop", TRAINED * share[0], [bare.submit(_plain_train, share[0]).result()])
             bare_loops("one bare loop", share[:1], False)
             bare_loops("a bare loop a core", share, False)
+            for _ in range(rounds):
+                bare_loops("a bare loop a core, in rounds", [PER_ROUND // cores()] * cores(), False)
             plain = run(model, rounds, 0)
             rate("the engine, nothing held out", PER_ROUND * TRAINED, [each["training"] for each in plain])
-            bare_loops("a bare loop a core, held-out parts measured", share, True)
+            for _ in range(rounds):
+                bare_loops("a bare loop a core, held-out parts measured", [PER_ROUND // cores()] * cores(), True)
             turn = run(model, rounds, HELD)
             rate("the engine", PER_ROUND * TRAINED, [each["training"] for each in turn])
             rate("the engine's evaluation", 2 * 10_000 + 100 * HELD, [each["evaluation"] for each in turn])
