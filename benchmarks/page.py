@@ -15,7 +15,6 @@ from math import isnan, nan
 from pathlib import Path
 
 from rows import IDIOM, Row, read
-from setting import CORES
 
 NOTES = Path(__file__).with_name("notes.md")
 """What explains the figures, written by hand."""
@@ -32,18 +31,16 @@ class Figure:
         name: of the comparison.
         upper: the side.
         lower: by which side it is divided; none: it is not.
-        times: how often `lower` counts.
     """
 
     name: str
     upper: str
     lower: str = ""
-    times: float = 1.0
 
     def of(self, medians: Medians) -> float:
         """Return it; nan where something is missing."""
         value = medians.get((self.name, self.upper), nan)
-        return value / (self.times * medians.get((self.name, self.lower), nan)) if self.lower else value
+        return value / medians.get((self.name, self.lower), nan) if self.lower else value
 
 
 @dataclass(frozen=True)
@@ -81,13 +78,13 @@ def training_goals(model: str, per_round: float) -> list[Goal]:
     return [
         Goal(
             f"{model}: training, nothing held out / cores x one bare loop",
-            Figure(images, "the engine, nothing held out", "one bare loop", CORES),
+            Figure(images, "the engine, nothing held out", "cores x one bare loop"),
             True,
             0.95,
         ),
         Goal(
             f"{model}: the same / cores x one plain torch loop",
-            Figure(images, "the engine, nothing held out", "one plain torch loop", CORES),
+            Figure(images, "the engine, nothing held out", "cores x one plain torch loop"),
             True,
             0.95,
         ),
@@ -125,7 +122,7 @@ def wire_goals() -> list[Goal]:
     """Return the goals of the wire."""
     single, large, small = "1 echo client of 44.7 MB", "10 echo clients of 44.7 MB", "10 echo clients of 0.166 MB"
     many, crowd = "100 echo clients of 44.7 MB", "100 echo clients of 0.0192 MB"
-    above = "server memory above base"
+    above, spent = "server memory above base", "processor time of the server"
     return [
         Goal(f"{large}: the usual idiom / parityfl", Figure(large, IDIOM, "parityfl"), True, 3),
         Goal(f"{small}: the usual idiom / parityfl", Figure(small, IDIOM, "parityfl"), True, 4.5),
@@ -133,6 +130,7 @@ def wire_goals() -> list[Goal]:
         Goal(f"{many}: {above}", Figure(f"{many}, {above}", "parityfl"), False, 5, "models"),
         Goal(f"{single}: parityfl / blocking sockets", Figure(single, "parityfl", "sockets"), False, 2.2),
         Goal(f"{crowd}: a round", Figure(crowd, "parityfl"), False, 0.1, "s"),
+        Goal(f"{crowd}: {spent}", Figure(f"{crowd}, {spent}", "parityfl"), False, 0.1, "s"),
     ]
 
 
@@ -266,10 +264,15 @@ def draw(rows: Iterable[Row], path: Path) -> bool:
     return True
 
 
+def load(folder: Path) -> list[Row]:
+    """Return the rows in a folder."""
+    return [each for file in sorted(folder.glob("*.jsonl")) for each in read(file.read_text(encoding="utf-8"))]
+
+
 def main() -> None:
     """Write the page."""
     folder, page = map(Path, sys.argv[1:])
-    rows = [each for file in sorted(folder.glob("*.jsonl")) for each in read(file.read_text(encoding="utf-8"))]
+    rows = load(folder)
     figure = page.with_name(f"{page.stem}-scaling.svg")
     drawn = draw(rows, figure)
     notes = NOTES.read_text(encoding="utf-8") if NOTES.is_file() else ""

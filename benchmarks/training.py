@@ -214,6 +214,8 @@ def measure(model: str, repeats: int, rounds: int) -> None:
             rate("the engine's evaluation", 2 * 10_000 + 100 * HELD, [each["evaluation"] for each in turn])
             usual += turn
             say(f"{model}: turn {repeat} of {repeats}")
+    for loop in ("one plain torch loop", "one bare loop"):
+        rates[f"cores x {loop}"] = [cores() * each for each in rates[loop]]
     emit(row(f"{model}, images", "images/s", side, found) for side, found in rates.items())
     title = f"{model}, a round of a run"
     emit(row(title, "s", part, [each[part] for each in usual]) for part in usual[0])

@@ -108,3 +108,9 @@ def test_every_goal_names_rows_that_scripts_print() -> None:
         goal.figure.of(Medians())
     scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
     assert all(f'"{side}"' in scripts for _, side in asked)
+
+
+def test_the_page_is_what_the_rows_make() -> None:
+    notes = page.NOTES.read_text(encoding="utf-8")
+    made = page.render(page.load(ROOT / "benchmarks" / "results"), "benchmarks-scaling.svg", notes)
+    assert (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8") == made, "run benchmarks/page.py"

@@ -59,6 +59,35 @@ class Fail:
         raise ValueError("a job that fails")
 
 
+class OddError(Exception):
+    """An error that cannot be brought back from another process: it is made of more than it says."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first + second)
+
+
+@dataclass(frozen=True)
+class FailOddly:
+    """Raises an error that nobody else can read."""
+
+    repeatable: ClassVar[bool] = False
+
+    def run(self, bench: Any, board: Any) -> None:
+        raise OddError("an odd ", "error")
+
+
+@dataclass(frozen=True)
+class Return:
+    """Returns what it carries."""
+
+    repeatable: ClassVar[bool] = False
+
+    content: bytes
+
+    def run(self, bench: Any, board: Any) -> bytes:
+        return self.content
+
+
 @dataclass(frozen=True)
 class Starve:
     """Has memory in one process only."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from crew_jobs import Die, DieOnce, Echo, Fail, Starve
+from crew_jobs import Die, DieOnce, Echo, Fail, FailOddly, Return, Starve
 from safetensors.numpy import load_file
 
 from parityfl.config import Config
@@ -172,6 +172,26 @@ def test_what_a_job_raises_is_raised_here_with_where_it_happened(bench: Workbenc
     failure, (number, _) = asyncio.run(main())
     assert (str(failure), number) == ("a job that fails", 1)
     assert "crew_jobs.py" in failure.__notes__[0]
+
+
+def test_an_answer_that_cannot_be_read_is_the_end_of_the_process(bench: Workbench) -> None:
+    async def main() -> list[Any]:
+        return await losses(WorkerProcess(station(bench)), FailOddly(), Echo(1))
+
+    assert [(loss.charge, loss.usable) for loss in asyncio.run(main())] == [(1, True), (0, True)]
+
+
+def test_jobs_and_answers_that_no_pipe_takes_at_once_come_whole_and_in_order(bench: Workbench) -> None:
+    contents = [bytes([n]) * (2**21 + n) for n in range(5)]
+
+    async def main() -> Any:
+        worker = WorkerProcess(station(bench))
+        found = await asyncio.gather(*(worker.run(Return(content)) for content in contents), worker.run(Echo(5)))
+        worker.close()
+        return found
+
+    *returned, (number, _) = asyncio.run(main())
+    assert (returned, number) == (contents, 5)
 
 
 def test_workers_that_cannot_be_kept_alive_leave_the_work_to_this_process(bench: Workbench) -> None:

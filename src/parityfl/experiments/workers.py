@@ -189,10 +189,10 @@ class _Life:
                     await asyncio.to_thread(self._pipe.send_bytes, message)
 
     def _hear(self) -> None:
-        """Take an answer, or the end of the process."""
+        """Take an answer, which is on its way and so is there soon, or the end of the process."""
         try:
             result, error = self._pipe.recv()
-        except (EOFError, OSError):
+        except Exception:  # it has ended, or answers what cannot be read, which is as good as that
             self._give_up()
             return
         if not self._ready:
