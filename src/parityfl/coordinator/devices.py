@@ -131,7 +131,7 @@ def _describing(payload: Payload | None) -> dict[str, str]:
 
 @lru_cache(maxsize=2**14)
 def _parsed(url: str) -> httpx.URL:
-    """Return an address as httpx reads it, which takes longer than to ask a device anything else."""
+    """Return an address as httpx reads it, read once for all requests that go there."""
     return httpx.URL(url)
 
 

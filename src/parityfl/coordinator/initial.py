@@ -43,9 +43,11 @@ async def _model_of(fleet: HttpFleet, member: Member) -> tuple[Layout, Vector]:
     answer = await fleet.devices.ask(member, "/initial", None, LIMIT)
     if answer.status != 200:
         raise PayloadError(f"it answered {answer.status}")
-    layout = layout_in(answer.body)
+    layout, strange = layout_in(answer.body), "it is another model than the one that this run has agreed on"
+    if layout.digest != fleet.registry.agreement.layout_hash:  # before `unpack`, which remembers layouts
+        raise PayloadError(strange)
     reply, vectors = unpack(answer.body, InitialReply, layout)
-    wanted = fleet.config.model_name, fleet.config.seed, fleet.registry.agreement.layout_hash
-    if (reply.model, reply.seed, layout.digest) != wanted or model_digest(vectors["model"]) != reply.model_digest:
-        raise PayloadError("it is another model than the one that this run has agreed on")
+    wanted = fleet.config.model_name, fleet.config.seed
+    if (reply.model, reply.seed) != wanted or model_digest(vectors["model"]) != reply.model_digest:
+        raise PayloadError(strange)
     return layout, vectors["model"].copy()
