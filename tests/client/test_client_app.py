@@ -357,7 +357,7 @@ def test_a_document_that_was_changed_on_the_way_is_not_trained_from() -> None:
 
     async def main() -> None:
         async with hosting("h0") as rig:
-            document, other = train_document(rig.config), digest_of([b"other"])
+            document, other = train_document(rig.config), digest_of(b"other")
             for wrong in (content_digest(other), content_digest(other, (8, 9)), "blake3-parts=:AAAA:", "blake3=:AAAA:"):
                 spoiled = await rig.http.post("/train", content=document, headers={CONTENT_DIGEST: wrong})
                 assert_problem(spoiled, 400, "changed on the way")

@@ -216,7 +216,7 @@ def test_an_answer_that_was_changed_on_the_way_is_a_broken_connection() -> None:
         async def spoiled_once(device: Any, asked: TrainRequest, _: Any) -> Response:
             response = answer(device, asked)
             shown = response.body if len(device.asked) > 1 else b"other"
-            response.headers[CONTENT_DIGEST] = content_digest(digest_of([shown]))
+            response.headers[CONTENT_DIGEST] = content_digest(digest_of(shown))
             return response
 
         async with fleet_of(live(), spoiled_once) as (fleet, _):

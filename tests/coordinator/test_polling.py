@@ -113,7 +113,7 @@ def test_a_result_that_was_changed_on_the_way_is_not_taken() -> None:
             assert await is_intact(told, work.content)
             assert not await is_intact(told, work.content[:-1] + b"?")
             path = f"/work/{work.headers['Parityfl-Work']}/result"
-            told = {CONTENT_DIGEST: content_digest(digest_of([b"sent"]))}
+            told = {CONTENT_DIGEST: content_digest(digest_of(b"sent"))}
             changed = await http.post(path, params={"status": 409}, content=b"sand", headers=told)
             assert changed.status_code == 400
             assert (await http.post(path, params={"status": 409}, content=b"sent", headers=told)).status_code == 204
@@ -141,7 +141,7 @@ def test_a_poller_outlives_a_coordinator_that_falters() -> None:
 
     async def main() -> None:
         faults, results = {"/work": 1, "/work/1/result": 1}, []
-        spoilt = [content_digest(digest_of([b"2 + 3"])), content_digest(digest_of([b"2 + 2"]))]
+        spoilt = [content_digest(digest_of(b"2 + 3")), content_digest(digest_of(b"2 + 2"))]
         boss, device = FastAPI(), FastAPI()
 
         def falter(path: str) -> bool:

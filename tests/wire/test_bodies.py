@@ -15,7 +15,7 @@ from parityfl.core.errors import UnfinishedError
 from parityfl.web.bodies import Bodies, Body, set_aside
 from parityfl.web.problems import TooLargeError
 from parityfl.wire.aside import SMALL_BYTES
-from parityfl.wire.digests import CONTENT_DIGEST, agrees, content_digest, digest_of
+from parityfl.wire.digests import CONTENT_DIGEST, content_digest, digest_of
 
 LARGE = 4 * SMALL_BYTES
 
@@ -46,7 +46,8 @@ def test_a_body_is_read_as_it_was_sent(size: int, budget: int, tells: bool, tmp_
     kept = [read(bodies, data, size if tells else None) for _ in range(3)]
     for body in kept:
         assert bytes(body.content) == data
-        assert body.digest == digest_of([data])
+        assert body.digest == digest_of(data)
+        assert body.intact is None
         set_aside(body.content)
         assert bytes(body.content) == data
     assert list(tmp_path.iterdir()) == []
@@ -59,11 +60,11 @@ def test_a_body_is_hashed_by_the_parts_that_it_tells(size: int, budget: int) -> 
     data, bodies = content(size), Bodies(buffered=budget)
     kept = [read(bodies, data, size)]  # has the buffer that there is always
     for came in (data, data[:-1]):
-        told = content_digest(digest_of([data], (1500, size - 1500)), (1500, size - 1500))
+        told = content_digest(digest_of(data, (1500, size - 1500)), (1500, size - 1500))
         headers = {"Content-Length": str(len(came)), CONTENT_DIGEST: told}
         kept.append(asyncio.run(bodies.read(pieces(came), size, headers)))
-        assert kept[-1].digest == digest_of([came], (1500, size - 1500))
-        assert agrees(told, kept[-1].digest) == (came == data)
+        assert kept[-1].digest == digest_of(came, (1500, size - 1500))
+        assert kept[-1].intact == (came == data)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does not tell what of a file is in memory")

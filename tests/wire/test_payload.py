@@ -17,7 +17,7 @@ from parityfl.core.errors import PayloadError
 from parityfl.core.rounding import to_bfloat16
 from parityfl.core.types import Vector
 from parityfl.wire.digests import model_digest
-from parityfl.wire.header import METADATA_KEY
+from parityfl.wire.header import METADATA_KEY, locate, split
 from parityfl.wire.payload import Form, assemble, max_bytes, pack, unpack
 from parityfl.wire.schemas import EvaluateRequest
 
@@ -87,6 +87,14 @@ def test_a_header_that_says_the_same_otherwise_is_read_alike(named: Any, spaced:
     )
     assert document == REQUEST
     np.testing.assert_array_equal(unpacked["model"], vector)
+
+
+def test_what_is_written_here_is_not_read_entry_by_entry() -> None:
+    """Then a vector is one place, whatever the number of its parameters."""
+    written = bytes(assemble(REQUEST, {"model": WEIGHTS}, LAYOUT))
+    header, body = split(written)
+    _, places = locate(header, len(body), LAYOUT, ("model",), ("control",))
+    assert len(LAYOUT.names) > len(places["model"]) == 1
 
 
 @pytest.mark.parametrize("before", [b'{"__metadata__":{"parityfl":"{}', b"{", b'{"x":{"y":1', b'{"a":1', b""])

@@ -19,7 +19,7 @@ from parityfl.web.documents import DocumentResponse
 from parityfl.web.limits import Paced
 from parityfl.web.problems import ProblemError
 from parityfl.web.version import VERSION
-from parityfl.wire.digests import CONTENT_DIGEST, agrees, content_digest, digest_of, is_known
+from parityfl.wire.digests import CONTENT_DIGEST, content_digest, digest_of
 from parityfl.wire.payload import Payload
 from parityfl.wire.schemas import SAFETENSORS, DeviceStatus, EvaluateReply, EvaluateRequest, Health, TrainRequest
 from parityfl.wire.signing import Proof
@@ -65,8 +65,7 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         """
         proof = known.identify(request)
         body = await _read(request, proof)
-        intact = _tells_digest(request)
-        learned = await _while_asked(request, lambda gone: host.train(body.content, gone, intact=intact))
+        learned = await _while_asked(request, lambda gone: host.train(body.content, gone, intact=bool(body.intact)))
         return _document(proof, learned)
 
     @app.post(
@@ -79,10 +78,9 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         """Evaluate the model in a safetensors document on a device's held-out data."""
         proof = known.identify(request)
         body = await _read(request, proof)
-        intact = _tells_digest(request)
-        evaluation = await _while_asked(request, lambda _: host.evaluate(body.content, intact=intact))
+        evaluation = await _while_asked(request, lambda _: host.evaluate(body.content, intact=bool(body.intact)))
         measured = evaluation.model_dump_json().encode()
-        hashed = digest_of([measured])
+        hashed = digest_of(measured)
         headers = {CONTENT_DIGEST: content_digest(hashed), **known.prove(proof, hashed)}
         return Response(measured, media_type="application/json", headers=headers)
 
@@ -104,7 +102,7 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
     async def _read(request: Request, proof: Proof | None) -> Body:
         limit = await host.max_bytes()
         body = await bodies.read(request.stream(), limit, request.headers, "what this model needs: model.name")
-        if not agrees(request.headers.get(CONTENT_DIGEST), body.digest):
+        if body.intact is False:
             raise ProblemError(400, f"the document was changed on the way: it does not match its {CONTENT_DIGEST}")
         known.check_body(proof, body.digest)
         return body
@@ -114,11 +112,6 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         return DocumentResponse(payload, {**about, **known.prove(proof, payload.digest)})
 
     return app
-
-
-def _tells_digest(request: Request) -> bool:
-    """Return whether a request says what its body should be; one whose body is something else is not read."""
-    return is_known(request.headers.get(CONTENT_DIGEST))
 
 
 async def _while_asked(request: Request, work: Callable[[AskerGone], Coroutine[None, None, T]]) -> T:

@@ -163,7 +163,7 @@ class Identity(httpx.Auth):
     def prove_problem(self, request: Request, answer: Response) -> Mapping[str, str]:
         """Return the headers that prove the answer to a request which went wrong after it was identified."""
         proof: Proof | None = getattr(request.state, "proof", None)
-        return self.prove(proof, digest_of([answer.body]), answer.status_code)
+        return self.prove(proof, digest_of(answer.body), answer.status_code)
 
     async def _ask(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         if not self.asks:

@@ -23,7 +23,7 @@ from parityfl.web.documents import DocumentResponse
 from parityfl.web.limits import BodyLimit, Paced
 from parityfl.web.problems import ProblemError, TooLargeError
 from parityfl.web.version import VERSION
-from parityfl.wire.digests import CONTENT_DIGEST, EMPTY, agrees, digest, digest_of
+from parityfl.wire.digests import CONTENT_DIGEST, EMPTY, digest, digest_of
 from parityfl.wire.payload import Payload
 from parityfl.wire.schemas import (
     SAFETENSORS,
@@ -69,7 +69,7 @@ async def _identified(request: Request, proof: _ProofHeader = None) -> Proof | N
 def _prove_problem(request: Request, answer: Response) -> Mapping[str, str]:
     """Return the headers that prove the answer to a request which went wrong after it was known whose it is."""
     prove: Callable[[int, str], Mapping[str, str]] | None = getattr(request.state, "prove", None)
-    return {} if prove is None else prove(answer.status_code, digest_of([answer.body]))
+    return {} if prove is None else prove(answer.status_code, digest_of(answer.body))
 
 
 _Identified = Annotated[Proof | None, Depends(_identified)]
@@ -161,7 +161,7 @@ def _add_devices(app: FastAPI, coordinator: Coordinator) -> None:
             found.fail(error)
             raise
         gate.check_body(signed, body.digest)
-        if not agrees(request.headers.get(CONTENT_DIGEST), body.digest):
+        if body.intact is False:
             raise ProblemError(400, f"the result was changed on the way: it does not match its {CONTENT_DIGEST}")
         coordinator.unanswered(work_id, signed)  # once more: it may have been revoked while it sent this
         found.settle(Answer(status, body.content))

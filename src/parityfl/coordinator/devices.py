@@ -24,7 +24,7 @@ from parityfl.coordinator.registry import Member
 from parityfl.web.bodies import Bodies
 from parityfl.web.tls import Tls
 from parityfl.wire.aside import SMALL_BYTES
-from parityfl.wire.digests import CONTENT_DIGEST, EMPTY, agrees
+from parityfl.wire.digests import CONTENT_DIGEST, EMPTY
 from parityfl.wire.payload import Payload
 from parityfl.wire.schemas import SAFETENSORS
 from parityfl.wire.signing import HEADER, ProofError
@@ -105,7 +105,7 @@ class Devices:
         async with aclosing(response):
             read = await self.bodies.read(response.stream, limit, response.headers)
         answer, found = Answer(response.status_code, read.content), read.digest
-        if not agrees(response.headers.get(CONTENT_DIGEST), found):
+        if read.intact is False:
             raise httpx.RemoteProtocolError(
                 f"the answer was changed on the way: it does not match its {CONTENT_DIGEST}"
             )

@@ -26,8 +26,8 @@ from parityfl.core.errors import UnfinishedError
 from parityfl.core.types import Vector
 from parityfl.web.limits import because, declared_length
 from parityfl.web.problems import TooLargeError
-from parityfl.wire.aside import SMALL_BYTES
-from parityfl.wire.digests import CONTENT_DIGEST, Hasher, digest, lengths_in
+from parityfl.wire.aside import SMALL_BYTES, aside
+from parityfl.wire.digests import CONTENT_DIGEST, Hasher, digest_of, is_as_told, lengths_in
 
 T = TypeVar("T")
 
@@ -46,10 +46,12 @@ class Body:
     Attributes:
         content: its bytes; where they are a view, its memory is used again when no view is left.
         digest: its BLAKE3, in hexadecimal, by the parts that its header tells.
+        intact: whether it is what its header says; None where that says nothing that is known here.
     """
 
     content: Content
     digest: str
+    intact: bool | None
 
 
 def set_aside(content: Content | Vector) -> None:
@@ -96,15 +98,18 @@ class Bodies:
         """
         size = min(declared_length(headers.get("Content-Length")), limit)
         told = headers.get(CONTENT_DIGEST)
+        lengths = lengths_in(told)
         pieces = _checked(stream, limit if size <= SMALL_BYTES else size, setting)
         if size <= SMALL_BYTES:
             content = await _into_memory(pieces)
         elif (buffer := self._buffers.lend(size)) is not None:
             content = await _into_buffer(pieces, buffer)
         else:
-            return await _into_file(pieces, self._folder, Hasher(lengths_in(told)))
+            content, found = await _into_file(pieces, self._folder, Hasher(lengths))
+            return Body(content, found, is_as_told(told, found, lengths))
         # only now: the thread that reads has enough to do, and the core of who sends is free by now
-        return Body(content, await digest(content, told))
+        found = await aside(len(content), digest_of, content, lengths)
+        return Body(content, found, is_as_told(told, found, lengths))
 
     def lay_aside(self, vector: Vector) -> Vector:
         """Return a vector, one that is large as a copy in a file that waits there for its turn; for a thread.
@@ -144,7 +149,7 @@ async def _into_buffer(pieces: AsyncIterable[bytes], buffer: memoryview) -> Cont
     return buffer[:size]
 
 
-async def _into_file(pieces: AsyncIterable[bytes], folder: Path | None, hasher: Hasher) -> Body:
+async def _into_file(pieces: AsyncIterable[bytes], folder: Path | None, hasher: Hasher) -> tuple[Content, str]:
     """Hash what comes before it goes: to hash it later would bring all of it back into memory."""
     with await asyncio.to_thread(_on_disk, folder, lambda: TemporaryFile(dir=folder)) as file:
 
@@ -154,7 +159,7 @@ async def _into_file(pieces: AsyncIterable[bytes], folder: Path | None, hasher: 
 
         async for chunk in pieces:
             await asyncio.to_thread(_on_disk, folder, partial(take, chunk))
-        return Body(await asyncio.to_thread(_on_disk, folder, partial(_mapped, file)), hasher.hexdigest())
+        return await asyncio.to_thread(_on_disk, folder, partial(_mapped, file)), hasher.hexdigest()
 
 
 def _written(vector: Vector, folder: Path | None) -> Content:

@@ -40,13 +40,12 @@ class Hasher:
     Args:
         lengths: of its parts, in bytes; empty where it is hashed as a whole. The last part takes what comes, so that
             what is longer or shorter than it should be has another digest.
-        threads: how many cores may be used.
     """
 
-    def __init__(self, lengths: Sequence[int] = (), threads: int = 1) -> None:
+    def __init__(self, lengths: Sequence[int] = ()) -> None:
         self._in_parts = bool(lengths)
         self._rooms = [*lengths[:-1], sys.maxsize]
-        self._states = [(room, blake3(max_threads=threads)) for room in self._rooms]
+        self._states = [(room, blake3()) for room in self._rooms]
 
     def update(self, piece: Piece) -> None:
         """Take the next piece, of any size; the interpreter is free while a large one is hashed."""
@@ -67,30 +66,35 @@ class Hasher:
         return digest_of_parts([(room - left, state.hexdigest()) for (room, state), left in rooms])
 
 
-def digest_of(pieces: Sequence[Piece], lengths: Sequence[int] = ()) -> str:
-    """Return the digest of a body in pieces, of which `lengths` says what its parts are; see `Hasher`."""
-    hasher = Hasher(lengths, blake3.AUTO if sum(map(len, pieces)) >= SHARED_BYTES else 1)
-    for piece in pieces:
-        hasher.update(piece)
-    return hasher.hexdigest()
+def digest_of(body: Piece, lengths: Sequence[int] = ()) -> str:
+    """Return the digest of a body, of which `lengths` says what its parts are; see `Hasher`."""
+    if not lengths:
+        return _hexdigest(body)
+    parts, rest = [], memoryview(body)
+    for length in (*lengths[:-1], len(rest)):
+        part, rest = rest[:length], rest[length:]
+        parts.append((len(part), _hexdigest(part)))
+    return digest_of_parts(parts)
+
+
+def _hexdigest(body: Piece) -> str:
+    return blake3(body, max_threads=1 if len(body) < SHARED_BYTES else blake3.AUTO).hexdigest()
 
 
 def digest_of_parts(parts: Sequence[tuple[int, str]]) -> str:
     """Return the digest of a body whose parts have these lengths and digests."""
-    state = blake3(derive_key_context=_PARTS)
-    for length, digest in parts:
-        state.update(length.to_bytes(8, "little") + bytes.fromhex(digest))
-    return state.hexdigest()
+    written = b"".join(length.to_bytes(8, "little") + bytes.fromhex(digest) for length, digest in parts)
+    return blake3(written, derive_key_context=_PARTS).hexdigest()
 
 
 async def digest(body: Piece, header: str | None = None) -> str:
     """Return the digest of a body in the parts that `CONTENT_DIGEST` names, off the event loop if it takes a while."""
-    return await aside(len(body), digest_of, (body,), lengths_in(header))
+    return await aside(len(body), digest_of, body, lengths_in(header))
 
 
 def model_digest(vector: Vector) -> str:
     """Return the digest of a model's parameters in order, as little-endian float32: what tells models apart here."""
-    return digest_of((np.ascontiguousarray(vector, dtype="<f4").view(np.uint8).data,))
+    return digest_of(np.ascontiguousarray(vector, dtype="<f4").view(np.uint8).data)
 
 
 def content_digest(hexadecimal: str, lengths: Sequence[int] = ()) -> str:
@@ -107,16 +111,17 @@ def lengths_in(header: str | None) -> tuple[int, ...]:
     return () if found is None else tuple(map(int, found[1].split()))
 
 
-def is_known(header: str | None) -> bool:
-    """Return whether a header says what a body should be, by a digest that is known here."""
-    return header is not None and header.startswith(("blake3=", "blake3-parts="))
+def is_as_told(header: str | None, hexadecimal: str, lengths: Sequence[int]) -> bool | None:
+    """Return whether a body with this digest, of parts with these lengths if there are any, is what its header says.
 
-
-def agrees(header: str | None, hexadecimal: str) -> bool:
-    """Return whether a body with this digest is what its header says, or it says nothing that is known here."""
-    return not is_known(header) or header == content_digest(hexadecimal, lengths_in(header))
+    None where that says nothing, or names digests only that are not known here.
+    """
+    if header is None or not header.startswith(("blake3=", "blake3-parts=")):
+        return None
+    return header == content_digest(hexadecimal, lengths)
 
 
 async def is_intact(header: str | None, body: Piece) -> bool:
-    """Return whether a body is what its header says; see `agrees`."""
-    return agrees(header, await digest(body, header))
+    """Return whether a body is what its header says, or that says nothing that is known here."""
+    lengths = lengths_in(header)
+    return is_as_told(header, await aside(len(body), digest_of, body, lengths), lengths) is not False

@@ -33,6 +33,8 @@ NUMBERS: Mapping[Dtype, DTypeLike] = {"F32": np.dtype("<f4"), "BF16": np.dtype(b
 Buffer = bytes | bytearray | memoryview
 Prefixes = tuple[str, ...]
 
+_METADATA = f'{{"__metadata__":{{"{METADATA_KEY}":'.encode()
+"""What the text follows in a header that is written here."""
 _LENGTH_BYTES = 8
 _ALIGNMENT = 8
 _MAX_DIMENSIONS = 16
@@ -75,8 +77,7 @@ Places = Mapping[str, Sequence[Tensor]]
 
 def write_header(text: str, prefixes: Prefixes, layout: Layout, dtype: Dtype) -> bytes:
     """Return a header, its length included, whose metadata holds `text`."""
-    metadata = json.dumps({"__metadata__": {METADATA_KEY: text}}, separators=(",", ":"))
-    encoded = metadata[:-1].encode() + _entries(prefixes, layout, dtype)
+    encoded = _METADATA + json.dumps(text).encode() + _entries(prefixes, layout, dtype)
     encoded += b" " * (-len(encoded) % _ALIGNMENT)
     return len(encoded).to_bytes(_LENGTH_BYTES, "little") + encoded
 
@@ -128,6 +129,8 @@ def gather(places: Sequence[Tensor], body: memoryview, layout: Layout) -> Vector
     """Return the vector that lies in these places; a view where they follow one another and hold float32."""
     if not places:
         return np.empty(0, dtype=np.float32)
+    if len(places) == 1:
+        return places[0].read_from(body)
     if all(before.stop == after.start and before.dtype == after.dtype for before, after in pairwise(places)):
         return replace(places[0], stop=places[-1].stop).read_from(body)
     arrays = (tensor.read_from(body).reshape(tensor.shape) for tensor in places)
@@ -141,7 +144,7 @@ def _width(dtype: Dtype) -> int:
 
 @lru_cache(maxsize=_MODELS)
 def _entries(prefixes: Prefixes, layout: Layout, dtype: Dtype) -> bytes:
-    """Return what follows the metadata in a header, to the closing brace."""
+    """Return what follows the text in a header, to the closing brace."""
     entries: dict[str, Any] = {}
     width = _width(dtype)
     for number, prefix in enumerate(prefixes):
@@ -149,27 +152,34 @@ def _entries(prefixes: Prefixes, layout: Layout, dtype: Dtype) -> bytes:
         for name, shape, (start, stop) in zip(layout.names, layout.shapes, pairwise(layout.offsets), strict=True):
             offsets = [base + width * start, base + width * stop]
             entries[f"{prefix}.{name}"] = {"dtype": dtype, "shape": list(shape), "data_offsets": offsets}
-    return ("," * bool(entries) + json.dumps(entries, separators=(",", ":"))[1:]).encode()
+    return ("}" + "," * bool(entries) + json.dumps(entries, separators=(",", ":"))[1:]).encode()
 
 
 def _locate_as_written_here(
     header: bytes, size: int, layout: Layout, choices: Sequence[Prefixes]
 ) -> tuple[str, Places] | None:
-    """Return what `locate` does for a header that `write_header` could have written; None for any other.
-
-    What precedes the entries must be an object by itself, once it is closed: then these are no part of a text in it.
-    """
+    """Return what `locate` does for a header that `write_header` could have written; None for any other."""
     stripped = header.rstrip(b" ")
+    if not stripped.startswith(_METADATA):
+        return None
     for prefixes in choices:
         for dtype in NUMBERS:
             each = _width(dtype) * layout.size
             if size != each * len(prefixes) or not stripped.endswith(entries := _entries(prefixes, layout, dtype)):
                 continue
-            fields = _fields(stripped.removesuffix(entries) + b"}")
-            text = _take_text(fields)
-            if not fields:
+            text = _text(stripped[len(_METADATA) : -len(entries)])
+            if text is not None:
                 return text, {p: [Tensor(p, dtype, (), each * n, each * (n + 1))] for n, p in enumerate(prefixes)}
     return None
+
+
+def _text(encoded: bytes) -> str | None:
+    """Return the text that a JSON string holds; None if this is anything else, or more."""
+    try:
+        text = json.loads(str(encoded, "utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return text if isinstance(text, str) else None
 
 
 def _fields(header: bytes) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def pack(vector: Vector, form: Form = PLAIN) -> Packed:
     """Return a vector of shape (d,) as it is written; where `form` is plain its bytes must not change until sent."""
     data = np.ascontiguousarray(vector, dtype=NUMBERS[form.dtype]).view(np.uint8).data
     written = _compressed(data, form)
-    return Packed(form, len(vector), written, digest_of((written,)))
+    return Packed(form, len(vector), written, digest_of(written))
 
 
 def assemble(document: BaseModel, vectors: Mapping[str, Vector | Packed], layout: Layout) -> Payload:
@@ -131,7 +131,7 @@ def assemble(document: BaseModel, vectors: Mapping[str, Vector | Packed], layout
     (form,) = {vector.form for vector in packed.values()} or {PLAIN}
     header = write_header(document.model_dump_json(), tuple(packed), layout, form.dtype)
     head = _compressed(memoryview(header), form)
-    parts, digests = zip((head, digest_of((head,))), *((v.data, v.digest) for v in packed.values()), strict=True)
+    parts, digests = zip((head, digest_of(head)), *((v.data, v.digest) for v in packed.values()), strict=True)
     return Payload(parts, digests)
 
 
