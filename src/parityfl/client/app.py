@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 
 from parityfl.client.identity import Identity
@@ -29,6 +30,16 @@ T = TypeVar("T")
 BUFFERED_BYTES = 2**28
 """For how many bytes of requests there are buffers: those for all devices of a process come at once."""
 
+
+class DocumentRoute(APIRoute):
+    """A route whose endpoint takes the request as it is: no argument is read from it, so none is looked for."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the endpoint itself."""
+        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return endpoint
+
+
 _BINARY = {SAFETENSORS: {"schema": {"type": "string", "format": "binary"}}}
 
 
@@ -46,10 +57,11 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         description="Trains and evaluates models on the data of the devices that this process hosts.",
     )
     problems.install(app, known.prove_problem)
+    documents = APIRouter(route_class=DocumentRoute)
     app.add_middleware(Paced)
     app.add_middleware(Guarded, access=Access(private=known.asks))
 
-    @app.post(
+    @documents.post(
         "/train",
         response_class=Response,
         responses={
@@ -68,7 +80,7 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         learned = await _while_asked(request, lambda gone: host.train(body.content, gone, intact=bool(body.intact)))
         return _document(proof, learned)
 
-    @app.post(
+    @documents.post(
         "/evaluate",
         response_model=EvaluateReply,
         responses=problems.responses(400, 401, 404, 408, 409, 413, 422),
@@ -84,7 +96,9 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         headers = {CONTENT_DIGEST: content_digest(hashed), **known.prove(proof, hashed)}
         return Response(measured, media_type="application/json", headers=headers)
 
-    @app.get("/initial", response_class=Response, responses={200: {"content": _BINARY}, **problems.responses(401)})
+    @documents.get(
+        "/initial", response_class=Response, responses={200: {"content": _BINARY}, **problems.responses(401)}
+    )
     async def initial(request: Request) -> Response:
         """Return the model before the first round, for a coordinator that cannot build it."""
         return _document(known.identify(request), await host.initial())
@@ -111,31 +125,32 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         about = {CONTENT_DIGEST: payload.content_digest}
         return DocumentResponse(payload, {**about, **known.prove(proof, payload.digest)})
 
+    app.include_router(documents)
     return app
 
 
-async def _while_asked(request: Request, work: Callable[[AskerGone], Coroutine[None, None, T]]) -> T:
+async def _while_asked(request: Request, work: Callable[[AskerGone], Awaitable[T]]) -> T:
     """Return what `work` makes; cancel it when whoever asked hangs up.
 
     Raises:
         ProblemError: nobody is left to read this.
     """
-    listening = asyncio.create_task(_hung_up(request))
-    working = asyncio.create_task(work(listening.done))
     try:
-        await asyncio.wait({working, listening}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ProblemError(503, "whoever asked has hung up")
-        return working.result()
-    finally:
-        working.cancel()
-        listening.cancel()
+        async with asyncio.timeout(None) as patience:
+            listening = asyncio.create_task(_listen(request, patience))
+            try:
+                return await work(listening.done)
+            finally:
+                listening.cancel()
+    except TimeoutError:
+        raise ProblemError(503, "whoever asked has hung up") from None
 
 
-async def _hung_up(request: Request) -> None:
-    """Return when the connection of a request whose body was read is closed."""
+async def _listen(request: Request, patience: asyncio.Timeout) -> None:
+    """End somebody's patience when the connection of a request whose body was read is closed."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    patience.reschedule(asyncio.get_running_loop().time())
 
 
 def _body(schema: type[TrainRequest | EvaluateRequest]) -> dict[str, Any]:

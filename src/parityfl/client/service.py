@@ -96,6 +96,7 @@ class _Run:
     config: Config
     workbench: Workbench
     availability: AvailabilityProcess
+    keeps_memory: bool
 
 
 @dataclass(frozen=True)
@@ -295,7 +296,8 @@ class DeviceHost:
             num_samples=bench.num_samples,
             label_counts=bench.label_counts,
         )
-        run = _Run(config, bench, config.availability.build().bind(world))
+        availability = config.availability.build().bind(world)
+        run = _Run(config, bench, availability, config.objective.build().keeps_memory)
         gc.freeze()  # what stands now stays: the collector need not look through torch's objects again and again
         return run
 
@@ -333,13 +335,12 @@ class DeviceHost:
         Raises:
             ProblemError: it is lost, and starting afresh would change the result of an experiment.
         """
-        config = order.run.config
-        if not config.objective.build().keeps_memory:
+        if not order.run.keeps_memory:
             return None
         try:
             return self._memory.recall(order.index, order.request.memory_round)
         except LostMemoryError as error:
-            if config.rounds.clock == "virtual":
+            if order.run.config.rounds.clock == "virtual":
                 raise ProblemError(410, f"{order.device.device_id}: {error}") from None
             order.device.log.warning("%s: it starts afresh", error)
             return None
