@@ -55,27 +55,26 @@ class Intake:
         return before + self._control / np.float32(population)
 
     def _arriving(self) -> Iterator[Update]:
-        while True:
+        more = True
+        while more:
             began = perf_counter()
-            batch = asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
+            batch, more = asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
             self.waited_s += perf_counter() - began
-            if not batch:
-                return
             while batch:
                 reply = batch.pop(0)  # nothing here refers to an update that was folded
                 self.replies.append(replace(reply, update=_without_vectors(reply.update)))
                 if reply.update is not None:
                     yield reply.update
 
-    async def _next(self) -> list[Reply]:
-        """Return the replies that come next; none at the end."""
+    async def _next(self) -> tuple[list[Reply], bool]:
+        """Return the replies that come next, and whether there may be more."""
         batch, size = [], 0
         async for reply in self._source:
             batch.append(reply)
             size += 0 if reply.update is None else reply.update.delta.nbytes
             if size >= BATCH_BYTES:
-                break
-        return batch
+                return batch, True
+        return batch, False
 
 
 def _without_vectors(update: Update | None) -> Update | None:
