@@ -135,14 +135,17 @@ async def _while_asked(request: Request, work: Callable[[AskerGone], Awaitable[T
     Raises:
         ProblemError: nobody is left to read this.
     """
+    patience = asyncio.timeout(None)
     try:
-        async with asyncio.timeout(None) as patience:
+        async with patience:
             listening = asyncio.create_task(_listen(request, patience))
             try:
                 return await work(listening.done)
             finally:
                 listening.cancel()
     except TimeoutError:
+        if not patience.expired():
+            raise
         raise ProblemError(503, "whoever asked has hung up") from None
 
 
