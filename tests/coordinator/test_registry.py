@@ -247,17 +247,17 @@ def test_registering_again_with_the_data_changes_no_state() -> None:
     np.testing.assert_array_equal(who.num_samples(), [7, np.nan, np.nan])
 
 
-def test_dismissed_counts_only_those_that_still_report() -> None:
+def test_somebody_silent_is_still_to_be_dismissed() -> None:
     clock = Clock()
     who = registry(clock)
     assert who.dismissed()
     enter(who, "h0", "h1")
-    wait(who, clock, 1.0)
     report(who, "h0")
     assert not who.dismissed()
     who.dismiss("h0")
     who.dismiss("h2")
-    assert not who.dismissed()
-    wait(who, clock, 1.0)
-    assert who.dismissed()
+    wait(who, clock, 2.0)
     assert (state(who, "h0"), state(who, "h1")) == ("left", "lost")
+    assert not who.dismissed()
+    who.dismiss("h1")
+    assert who.dismissed()

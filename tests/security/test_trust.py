@@ -54,7 +54,7 @@ class Rig:
         self.url = f"http://127.0.0.1:{port_of(self.listening)}"
         self.fleet: asyncio.Future[HttpFleet] = asyncio.get_running_loop().create_future()
         self.done = asyncio.Event()
-        rounds = {"clock": "wall", "heartbeat_s": 0.1, "train_timeout_s": 20.0, **sections.pop("rounds", {})}
+        rounds = {"clock": "wall", "heartbeat_s": 0.5, "train_timeout_s": 20.0, **sections.pop("rounds", {})}
         self.config = small_config(rounds=rounds, **sections)
         trust = Trust(token, operator)
         service = Service(min_clients=1, run_id=RUN, trust=trust, folder=folder, keep_serving=keep_serving)
@@ -437,15 +437,14 @@ async def between(url: str, alter: Alter) -> AsyncIterator[str]:
     async def passed_on(path: str, request: Request) -> Response:
         headers = {k: v for k, v in request.headers.items() if k not in {"host", "content-length"}}
         body, query = await request.body(), request.url.query
-        async with httpx.AsyncClient() as http:
-            answer = await http.post(f"{url}/{path}{'?' if query else ''}{query}", content=body, headers=headers)
+        answer = await onward.post(f"{url}/{path}{'?' if query else ''}{query}", content=body, headers=headers)
         altered = alter(answer)
         if isinstance(altered, Response):
             return altered
         kept = {k: v for k, v in answer.headers.items() if k not in {"content-length", "date"}}
         return Response(answer.content, answer.status_code, {**kept, **altered})
 
-    async with served(app) as http:
+    async with httpx.AsyncClient() as onward, served(app) as http:
         yield str(http.base_url).rstrip("/")
 
 

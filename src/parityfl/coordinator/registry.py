@@ -261,8 +261,8 @@ class Registry:
         return self._mask(member.index for member in self._members.values() if member.state == "revoked")
 
     def dismissed(self) -> bool:
-        """Return whether every device that still reports has been told to leave."""
-        return all(member.state in {*GONE, "left", "revoked"} for member in self.members)
+        """Return whether nobody is left to be told to leave; who is silent may only be late."""
+        return all(member.state in {"left", "revoked"} for member in self.members)
 
     def _enter(self, registration: Registration, host: str) -> Member:
         name = registration.device_id

@@ -71,7 +71,7 @@ async def serve(
     *,
     availability: AvailabilityProcess | None = None,
 ) -> None:
-    """Serve until the rounds are done and every device that still reports has been told to leave.
+    """Serve until the rounds are done and the devices have been told to leave, for which they have two heartbeats.
 
     Args:
         config: the run's configuration.

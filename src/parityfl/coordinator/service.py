@@ -276,7 +276,7 @@ class Coordinator:
         return await aside(weights.nbytes, self._model_document, weights)
 
     async def everyone_dismissed(self) -> None:
-        """Return once each device that still reports was told to leave, or two heartbeats have passed."""
+        """Return once each device was told to leave, or two heartbeats have passed: who is silent may only be late."""
         with suppress(TimeoutError):
             async with asyncio.timeout(2 * self.config.rounds.heartbeat_s):
                 await self._alone.wait()
