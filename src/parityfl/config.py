@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -57,8 +58,14 @@ class Section(BaseModel):
         """Take the word ``none`` for a key that can be absent: TOML has no null."""
         if not isinstance(values, Mapping):
             return values
-        optional = {key for key, info in cls.model_fields.items() if type(None) in get_args(info.annotation)}
+        optional = _optional(cls)
         return {key: None if key in optional and value == "none" else value for key, value in values.items()}
+
+
+@cache
+def _optional(section: type[Section]) -> frozenset[str]:
+    """Return the keys that can be absent."""
+    return frozenset(key for key, info in section.model_fields.items() if type(None) in get_args(info.annotation))
 
 
 T = TypeVar("T")

@@ -51,15 +51,7 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         identity: who they are, and whose requests they answer; None: whoever asks, such as our own poller.
     """
     known, bodies = identity or Identity(), Bodies(buffered=BUFFERED_BYTES)
-    app = FastAPIOffline(
-        title="parityfl client",
-        version=VERSION,
-        description="Trains and evaluates models on the data of the devices that this process hosts.",
-    )
-    problems.install(app, known.prove_problem)
     documents = APIRouter(route_class=DocumentRoute)
-    app.add_middleware(Paced)
-    app.add_middleware(Guarded, access=Access(private=known.asks))
 
     @documents.post(
         "/train",
@@ -103,6 +95,16 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         """Return the model before the first round, for a coordinator that cannot build it."""
         return _document(known.identify(request), await host.initial())
 
+    app = FastAPIOffline(
+        title="parityfl client",
+        version=VERSION,
+        description="Trains and evaluates models on the data of the devices that this process hosts.",
+        routes=documents.routes,  # before those of the documentation: routes are tried in turn
+    )
+    problems.install(app, known.prove_problem)
+    app.add_middleware(Paced)
+    app.add_middleware(Guarded, access=Access(private=known.asks))
+
     @app.get("/health")
     async def health() -> Health:
         """Answer as soon as the process listens."""
@@ -125,7 +127,6 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         about = {CONTENT_DIGEST: payload.content_digest}
         return DocumentResponse(payload, {**about, **known.prove(proof, payload.digest)})
 
-    app.include_router(documents)
     return app
 
 

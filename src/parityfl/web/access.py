@@ -21,6 +21,8 @@ PROVED = ("/register", "/status_update", "/work", "/train", "/evaluate", "/initi
 FOR_ALL = ("/health", "/ready")
 """What health checks ask."""
 
+_PROVED = tuple(f"{path}/" for path in PROVED)
+
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="parityfl", Basic realm="parityfl"'}
 
 
@@ -43,7 +45,7 @@ class Access:
         headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
         if not _is_same_site(headers, method):
             return problem(403, f"{method} {path} comes from a page of {headers.get('origin')}: only its own may ask")
-        if path in FOR_ALL or any(path == own or path.startswith(f"{own}/") for own in PROVED):
+        if path in FOR_ALL or f"{path}/".startswith(_PROVED):
             return None
         if self.operator is not None:
             return None if self.operator.matches(_shown(headers)) else self._ask(method, path)
