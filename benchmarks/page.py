@@ -72,47 +72,22 @@ class Goal:
 
 def training_goals(model: str, per_round: float) -> list[Goal]:
     """Return the goals of training one model."""
-    images, run = f"{model}, images", f"{model}, a round of a run"
-    held = "a bare loop a core, held-out parts measured"
+    turn, run = f"{model}, the engine in turn", f"{model}, a round of a run"
     one, whole = f"{model}, a round", f"{model}, a run of 20 rounds with start-up"
+    engine, at_once = "the engine, nothing held out", "a bare loop a core"
+    measuring = "bare loops in rounds, held-out parts measured"
+    against = {
+        "training, nothing held out / cores x one bare loop": f"{engine} / cores x one bare loop",
+        "the same / cores x one plain torch loop": f"{engine} / cores x one plain torch loop",
+        "the same / bare loops on all cores at once": f"{engine} / {at_once}",
+        "the same / bare loops on all cores, in rounds": f"{engine} / bare loops in rounds",
+        "the same with held-out parts / such loops that measure them": f"the engine / {measuring}",
+    }
+    rate = Figure(turn, f"the engine's evaluation / {at_once}")
     return [
-        Goal(
-            f"{model}: training, nothing held out / cores x one bare loop",
-            Figure(images, "the engine, nothing held out", "cores x one bare loop"),
-            True,
-            0.95,
-        ),
-        Goal(
-            f"{model}: the same / cores x one plain torch loop",
-            Figure(images, "the engine, nothing held out", "cores x one plain torch loop"),
-            True,
-            0.95,
-        ),
-        Goal(
-            f"{model}: the same / bare loops on all cores at once",
-            Figure(images, "the engine, nothing held out", "a bare loop a core"),
-            True,
-            0.95,
-        ),
-        Goal(
-            f"{model}: the same / bare loops on all cores, in rounds",
-            Figure(images, "the engine, nothing held out", "a bare loop a core, in rounds"),
-            True,
-            0.95,
-        ),
-        Goal(
-            f"{model}: the same with held-out parts / such loops that measure them",
-            Figure(images, "the engine", held),
-            True,
-            0.95,
-        ),
+        *(Goal(f"{model}: {text}", Figure(turn, pair), True, 0.95) for text, pair in against.items()),
         Goal(f"{model}: selection to journal / a round", Figure(run, "the rest", "the whole round"), False, 0.05),
-        Goal(
-            f"{model}: evaluation rate / bare training rate",
-            Figure(images, "the engine's evaluation", "a bare loop a core"),
-            True,
-            3,
-        ),
+        Goal(f"{model}: evaluation rate / bare training rate", rate, True, 3),
         Goal(f"{model}: Flower / parityfl, a round", Figure(one, "flower", "parityfl"), True, per_round),
         Goal(f"{model}: Flower / parityfl, 20 rounds with start-up", Figure(whole, "flower", "parityfl"), True, 2.5),
     ]
@@ -212,7 +187,7 @@ def table(name: str, rows: list[Row], mark: str = "") -> str:
             lines.append(f"| {each.side} | {each.note.replace('|', '/')} | | 0 | |")
             continue
         spread = f"{number(each.min)} to {number(each.max)}"
-        share = each.median / rows[0].median if rows[0].median else nan
+        share = each.median / rows[0].median if rows[0].median and each.unit != "x" else nan
         side = f"{each.side} ({each.note})" if each.note else each.side
         lines.append(f"| {side} | {number(each.median)} {each.unit} | {spread} | {each.n} | {number(share)} |")
     commands = sorted({each.command for each in rows})

@@ -11,8 +11,10 @@ journal, without their first round. In `nothing held out` it does what the bare 
 out 120 images more and measure the model on them before and after training, so there is a second bare loop, in rounds,
 that does this and nothing else more; and every round is evaluated.
 
-The sides take turns, as long as a run's rounds; the first turn warms up. The rows of `a round of a run` say where the
-time of the usual run's rounds goes: `the rest` is selection, aggregation, ledger, metrics, journal and tables.
+The sides take turns, as long as a run's rounds; the first turn warms up. The machine's speed changes from turn to turn,
+so the engine is compared within each: the rows of `the engine in turn` are its median in a turn by the median of the
+other side in the same one. The rows of `a round of a run` say where the time of the usual run's rounds goes: `the rest`
+is selection, aggregation, ledger, metrics, journal and tables.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 
 import torch
@@ -38,6 +41,19 @@ from parityfl.experiments.run import execute
 from parityfl.training.models import build_model
 
 BATCH, LR, PER_ROUND, TRAINED, HELD = 32, 0.05, 10, 480, 120
+
+PLAIN, LOOP, AT_ONCE, IN_ROUNDS = "one plain torch loop", "one bare loop", "a bare loop a core", "bare loops in rounds"
+MEASURING = "bare loops in rounds, held-out parts measured"
+ENGINE, USUAL, EVALUATION = "the engine, nothing held out", "the engine", "the engine's evaluation"
+PAIRS = (
+    (ENGINE, f"cores x {LOOP}"),
+    (ENGINE, f"cores x {PLAIN}"),
+    (ENGINE, AT_ONCE),
+    (ENGINE, IN_ROUNDS),
+    (USUAL, MEASURING),
+    (EVALUATION, AT_ONCE),
+)
+"""Which side is compared with which, within a turn."""
 
 
 def configuration(model: str, rounds: int, held: int) -> Config:
@@ -181,44 +197,59 @@ def run(model: str, rounds: int, held: int) -> list[dict[str, float]]:
     return stamps.rounds[1:]
 
 
+Turn = dict[str, list[float]]
+"""Images a second of each side, once or once a round."""
+
+
 def measure(model: str, repeats: int, rounds: int) -> None:
     """Measure a model's sides in turn and print their rows."""
-    share = [PER_ROUND * rounds // cores()] * cores()
-    rates: dict[str, list[float]] = {}
+    turns: list[Turn] = []
     usual: list[dict[str, float]] = []
-
-    def rate(side: str, images: float, seconds: list[float]) -> None:
-        rates.setdefault(side, []).extend(images / each for each in seconds)
-
-    def bare_loops(side: str, shares: list[int], with_held_out: bool) -> None:
-        began = perf_counter()
-        list(bare.map(_bare_train, shares, [with_held_out] * len(shares)))
-        rate(side, TRAINED * sum(shares), [perf_counter() - began])
-
     with bare_processes(model) as bare:
         for repeat in range(repeats + 1):
-            if repeat == 1:
-                rates.clear()
-                usual.clear()
-            rate("one plain torch loop", TRAINED * share[0], [bare.submit(_plain_train, share[0]).result()])
-            bare_loops("one bare loop", share[:1], False)
-            bare_loops("a bare loop a core", share, False)
-            for _ in range(rounds):
-                bare_loops("a bare loop a core, in rounds", [PER_ROUND // cores()] * cores(), False)
-            plain = run(model, rounds, 0)
-            rate("the engine, nothing held out", PER_ROUND * TRAINED, [each["training"] for each in plain])
-            for _ in range(rounds):
-                bare_loops("a bare loop a core, held-out parts measured", [PER_ROUND // cores()] * cores(), True)
-            turn = run(model, rounds, HELD)
-            rate("the engine", PER_ROUND * TRAINED, [each["training"] for each in turn])
-            rate("the engine's evaluation", 2 * 10_000 + 100 * HELD, [each["evaluation"] for each in turn])
-            usual += turn
+            turn, times = one_turn(bare, model, rounds)
+            if repeat > 0:
+                turns.append(turn)
+                usual += times
             say(f"{model}: turn {repeat} of {repeats}")
-    for loop in ("one plain torch loop", "one bare loop"):
-        rates[f"cores x {loop}"] = [cores() * each for each in rates[loop]]
-    emit(row(f"{model}, images", "images/s", side, found) for side, found in rates.items())
-    title = f"{model}, a round of a run"
-    emit(row(title, "s", part, [each[part] for each in usual]) for part in usual[0])
+    images = f"{model}, images"
+    emit(row(images, "images/s", side, [rate for turn in turns for rate in turn[side]]) for side in turns[0])
+    emit(
+        row(
+            f"{model}, the engine in turn",
+            "x",
+            f"{side} / {other}",
+            [median(t[side]) / median(t[other]) for t in turns],
+        )
+        for side, other in PAIRS
+    )
+    emit(row(f"{model}, a round of a run", "s", part, [each[part] for each in usual]) for part in usual[0])
+
+
+def one_turn(bare: ProcessPoolExecutor, model: str, rounds: int) -> tuple[Turn, list[dict[str, float]]]:
+    """Return the rates of all sides, one after the other, and the times of the usual run's rounds."""
+    share = [PER_ROUND * rounds // cores()] * cores()
+    each_round = [PER_ROUND // cores()] * cores()
+
+    def loops(shares: list[int], *, with_held_out: bool = False) -> float:
+        began = perf_counter()
+        list(bare.map(_bare_train, shares, [with_held_out] * len(shares)))
+        return TRAINED * sum(shares) / (perf_counter() - began)
+
+    turn = {
+        PLAIN: [TRAINED * share[0] / bare.submit(_plain_train, share[0]).result()],
+        LOOP: [loops(share[:1])],
+        AT_ONCE: [loops(share)],
+        IN_ROUNDS: [loops(each_round) for _ in range(rounds)],
+        ENGINE: [PER_ROUND * TRAINED / each["training"] for each in run(model, rounds, 0)],
+        MEASURING: [loops(each_round, with_held_out=True) for _ in range(rounds)],
+    }
+    times = run(model, rounds, HELD)
+    turn[USUAL] = [PER_ROUND * TRAINED / each["training"] for each in times]
+    turn[EVALUATION] = [(2 * 10_000 + 100 * HELD) / each["evaluation"] for each in times]
+    for loop in (PLAIN, LOOP):
+        turn[f"cores x {loop}"] = [cores() * each for each in turn[loop]]
+    return turn, times
 
 
 def main() -> None:
