@@ -16,8 +16,8 @@ from parityfl.web.secrets import OPERATOR_TOKEN
 from parityfl.web.server import is_loopback
 from parityfl.wire.signing import Token
 
-PROVED = ("/register/", "/status_update/", "/work/", "/train/", "/evaluate/", "/initial/")
-"""Where coordinator and devices speak to each other, and below; they prove who they are where that is asked for."""
+PROVED = frozenset({"register", "status_update", "work", "train", "evaluate", "initial"})
+"""What the paths begin with where coordinator and devices speak, who prove who they are where that is asked for."""
 FOR_ALL = ("/health", "/ready")
 """What health checks ask."""
 
@@ -43,7 +43,7 @@ class Access:
         headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
         if not _is_same_site(headers, method):
             return problem(403, f"{method} {path} comes from a page of {headers.get('origin')}: only its own may ask")
-        if path in FOR_ALL or f"{path}/".startswith(PROVED):
+        if path in FOR_ALL or (path.startswith("/") and path.split("/", 2)[1] in PROVED):
             return None
         if self.operator is not None:
             return None if self.operator.matches(_shown(headers)) else self._ask(method, path)
