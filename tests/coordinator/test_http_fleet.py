@@ -190,8 +190,17 @@ def test_the_reason_of_an_outcome_is_a_line() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 500 \xff\r\nContent-Length: 0\r\n\r\n"], ids=["hangs up", "no text"])
-def test_who_breaks_the_connection_or_speaks_no_http_is_unreachable(said: bytes) -> None:
+@pytest.mark.parametrize(
+    ("said", "outcome"),
+    [
+        pytest.param(b"", Outcome.UNREACHABLE, id="hangs up"),
+        pytest.param(b"good evening\r\n\r\n", Outcome.UNREACHABLE, id="no HTTP"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nand", Outcome.UNREACHABLE, id="breaks off"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", Outcome.UNREACHABLE, id="no chunk"),
+        pytest.param(b"HTTP/1.1 500 \xff\r\nContent-Length: 0\r\n\r\n", Outcome.FAILED, id="no text"),
+    ],
+)
+def test_who_breaks_the_connection_or_speaks_no_http_is_unreachable(said: bytes, outcome: Outcome) -> None:
     async def main() -> None:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read(1)
@@ -203,7 +212,7 @@ def test_who_breaks_the_connection_or_speaks_no_http_is_unreachable(said: bytes)
         async with server, fleet_of(live()) as (fleet, _):
             enter(fleet.registry, "h0", server.sockets[0].getsockname()[1])
             (reply,) = await replies(fleet, task(0))
-            assert_outcome(reply, Outcome.UNREACHABLE)
+            assert_outcome(reply, outcome)
 
     run(main())
 

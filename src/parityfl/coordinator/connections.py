@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator
+from functools import lru_cache
 
 import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
-from httpx_aiohttp.transport import AiohttpResponseStream, map_aiohttp_exceptions
+from yarl import URL
 
 from parityfl.web.server import IDLE_S
 
@@ -20,53 +20,101 @@ AHEAD_BYTES = 2**14
 """How much of an answer may lie there before no more is read: one look at the socket brings more, and then suffices."""
 
 
-class _Pieces(AiohttpResponseStream):
-    """An answer as it comes, in pieces that are neither cut nor put together: that would copy them."""
+class Connections(httpx.AsyncBaseTransport):
+    """A transport of httpx that keeps no cookies, follows nobody and takes answers as they are.
 
-    def __init__(self, stream: AiohttpResponseStream) -> None:
-        super().__init__(stream._aiohttp_response)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        with map_aiohttp_exceptions():
-            async for piece in self._aiohttp_response.content.iter_any():
-                yield piece
-
-
-class Connections(AiohttpTransport):
-    """A transport of httpx that keeps no cookies; what is no HTTP raises `httpx.RemoteProtocolError`.
+    Of a request's time-outs the one for connecting counts, as it is said here; for the others its caller has a clock.
 
     Args:
         tls: how to call what listens with TLS.
         limit: how many connections are open at a time.
+        connect_timeout_s: how long a device may take to accept one.
     """
 
-    def __init__(self, tls: ssl.SSLContext, limit: int) -> None:
-        super().__init__(verify=tls, client=self._session)
+    def __init__(self, tls: ssl.SSLContext, limit: int, connect_timeout_s: float) -> None:
         self._tls = tls
         self._limit = limit
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
+        self._session: aiohttp.ClientSession | None = None
 
-    def _session(self) -> aiohttp.ClientSession:
+    def _opened(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._limit, keepalive_timeout=IDLE_S, ssl=self._tls),
             cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=self._timeout,
             read_bufsize=AHEAD_BYTES,
+            auto_decompress=False,
+            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
         )
 
     @property
     def is_closed(self) -> bool:
         """Whether it was used and is closed."""
-        return isinstance(self.client, aiohttp.ClientSession) and self.client.closed
+        return self._session is not None and self._session.closed
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and return the answer, its body still to come."""
+        """Send a request and return the answer, its body still to come.
+
+        Raises:
+            httpx.TransportError: there is none; `httpx.RemoteProtocolError` for what is no HTTP.
+        """
+        self._session = self._session or self._opened()
         try:
-            response = await super().handle_async_request(request)
-        except httpx.ConnectTimeout as error:
-            if isinstance(error.__cause__, TimeoutError):
-                raise
-            raise httpx.ReadError(str(error)) from error  # the library takes a lost connection for a slow one
-        except (aiohttp.ClientError, UnicodeError) as error:  # the latter for a status line that is no text
-            raise httpx.RemoteProtocolError(str(error) or type(error).__name__) from error
-        assert isinstance(response.stream, AiohttpResponseStream), "it is what the library makes"
-        response.stream = _Pieces(response.stream)
-        return response
+            answer = await self._session.request(
+                request.method,
+                _parsed(str(request.url)),
+                headers=request.headers.multi_items(),
+                data=_content(request),
+                allow_redirects=False,
+            )
+        except aiohttp.ClientError as error:
+            raise _as_httpx(error) from error
+        return httpx.Response(answer.status, headers=answer.raw_headers, stream=_Pieces(answer))
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+
+class _Pieces(httpx.AsyncByteStream):
+    """An answer as it comes, in pieces that are neither cut nor put together: that would copy them."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._answer = answer
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for piece in self._answer.content.iter_any():
+                yield piece
+        except aiohttp.ClientError as error:
+            raise _as_httpx(error) from error
+
+    async def aclose(self) -> None:
+        """Give the connection back; one that has more to send or to bring is closed."""
+        self._answer.release()
+
+
+@lru_cache(maxsize=2**14)
+def _parsed(url: str) -> URL:
+    return URL(url)
+
+
+def _content(request: httpx.Request) -> bytes | httpx.AsyncByteStream | None:
+    try:
+        return request.content or None
+    except httpx.RequestNotRead:
+        assert isinstance(request.stream, httpx.AsyncByteStream), "a stream is read on the event loop"
+        return request.stream
+
+
+def _as_httpx(error: aiohttp.ClientError) -> httpx.TransportError:
+    """Return what httpx would have raised."""
+    kinds: dict[type[Exception], type[httpx.TransportError]] = {
+        aiohttp.ConnectionTimeoutError: httpx.ConnectTimeout,
+        aiohttp.ClientConnectorError: httpx.ConnectError,
+        aiohttp.ClientConnectionError: httpx.ReadError,
+        aiohttp.ClientPayloadError: httpx.ReadError,
+    }
+    kind = next((kind for known, kind in kinds.items() if isinstance(error, known)), httpx.RemoteProtocolError)
+    return kind(str(error) or type(error).__name__)

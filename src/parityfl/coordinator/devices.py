@@ -1,6 +1,6 @@
 """Asking devices: those that listen are called, the others find what they are asked in a mailbox.
 
-One pool for all, every wait bounded, nothing read beyond its limit.
+One pool for all, nothing read beyond its limit. How long an answer may take is for who asks to bound.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Devices:
     """Asks devices, at most `MAX_CONNECTIONS` at a time; the others wait for their turn outside the pool.
 
     Args:
-        rounds: the time-outs.
+        rounds: tells how long a device may take to accept a connection, or to ask for its work.
         gate: signs what they are asked and checks that the answers are theirs; None: nobody proves anything.
         tls: how to encrypt. What a device's certificate names does not matter: its signature says who it is.
         folder: for answers that wait there for their turn; None: where the system has its temporary files.
@@ -53,8 +53,8 @@ class Devices:
         self.gate = gate or OpenGate()
         self.bodies = Bodies(folder)
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
-        self._timeout = httpx.Timeout(rounds.train_timeout_s, connect=rounds.connect_timeout_s).as_dict()
-        self._connections = Connections((tls or Tls()).calling(check_name=False), MAX_CONNECTIONS)
+        encrypted = (tls or Tls()).calling(check_name=False)
+        self._connections = Connections(encrypted, MAX_CONNECTIONS, rounds.connect_timeout_s)
 
     async def __aenter__(self) -> Self:
         return self
@@ -98,7 +98,6 @@ class Devices:
             _parsed(url),
             headers={"Accept-Encoding": "identity", **_describing(payload), **proof},
             content=None if payload is None else _sent(payload),
-            extensions={"timeout": self._timeout},
         )
         response = await self._connections.handle_async_request(request)
         assert isinstance(response.stream, httpx.AsyncByteStream), "an asynchronous transport answers with one"

@@ -448,10 +448,6 @@ class _Exchange:
         """Interpret an exception."""
         if isinstance(error, PayloadError):
             return self.reply(Outcome.INVALID, str(error), reproducible=isinstance(error, UnusableError))
-        if isinstance(error, httpx.ConnectTimeout):
-            return self.reply(Outcome.UNREACHABLE, str(error) or "it did not take the connection in time")
-        if isinstance(error, httpx.TimeoutException):
-            return self.reply(Outcome.TIMED_OUT, _told(error))
         if isinstance(error, httpx.TransportError):
             return self.reply(Outcome.UNREACHABLE, _told(error))
         log.error("asking client %d failed", self.client, exc_info=error)
