@@ -7,8 +7,8 @@ a round costs the coordinator.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
 from functools import lru_cache
+from typing import Self
 
 import aiohttp
 import httpx
@@ -63,7 +63,7 @@ class Connections(httpx.AsyncBaseTransport):
             answer = await self._session.request(
                 request.method,
                 _parsed(str(request.url)),
-                headers=request.headers.multi_items(),
+                headers=[(name.decode("ascii"), value.decode("ascii")) for name, value in request.headers.raw],
                 data=_content(request),
                 allow_redirects=False,
             )
@@ -83,12 +83,17 @@ class _Pieces(httpx.AsyncByteStream):
     def __init__(self, answer: aiohttp.ClientResponse) -> None:
         self._answer = answer
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
         try:
-            async for piece in self._answer.content.iter_any():
-                yield piece
+            piece = await self._answer.content.readany()
         except aiohttp.ClientError as error:
             raise _as_httpx(error) from error
+        if not piece:
+            raise StopAsyncIteration
+        return piece
 
     async def aclose(self) -> None:
         """Give the connection back; one that has more to send or to bring is closed."""
@@ -101,11 +106,10 @@ def _parsed(url: str) -> URL:
 
 
 def _content(request: httpx.Request) -> bytes | httpx.AsyncByteStream | None:
-    try:
-        return request.content or None
-    except httpx.RequestNotRead:
-        assert isinstance(request.stream, httpx.AsyncByteStream), "a stream is read on the event loop"
-        return request.stream
+    """Return what to send, whole where it lies in one piece: then it goes with its head."""
+    if isinstance(request.stream, httpx.SyncByteStream):
+        return b"".join(request.stream) or None
+    return request.stream
 
 
 def _as_httpx(error: aiohttp.ClientError) -> httpx.TransportError:

@@ -97,7 +97,7 @@ class Devices:
             method,
             _parsed(url),
             headers={"Accept-Encoding": "identity", **_describing(payload), **proof},
-            content=None if payload is None else _sent(payload),
+            stream=None if payload is None else _sent(payload),  # as content it would be looked through first
         )
         response = await self._connections.handle_async_request(request)
         assert isinstance(response.stream, httpx.AsyncByteStream), "an asynchronous transport answers with one"
@@ -134,11 +134,15 @@ def _parsed(url: str) -> httpx.URL:
     return httpx.URL(url)
 
 
-def _sent(payload: Payload) -> bytes | AsyncIterator[bytes]:
+def _sent(payload: Payload) -> httpx.ByteStream | _Chunks:
     """Return what is sent: of a small document a copy, of a large one its pieces as they lie."""
-    return bytes(payload) if len(payload) <= SMALL_BYTES else _pieces(payload)
+    return httpx.ByteStream(bytes(payload)) if len(payload) <= SMALL_BYTES else _Chunks(payload)
 
 
-async def _pieces(payload: Payload) -> AsyncIterator[bytes]:
-    for chunk in payload.chunks():
-        yield cast(bytes, chunk)  # httpx passes it on as it is, and aiohttp takes any buffer
+class _Chunks(httpx.AsyncByteStream):
+    def __init__(self, payload: Payload) -> None:
+        self._payload = payload
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self._payload.chunks():
+            yield cast(bytes, chunk)  # httpx passes it on as it is, and aiohttp takes any buffer

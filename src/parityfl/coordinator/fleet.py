@@ -254,8 +254,8 @@ class HttpFleet:
     async def _call(self, task: TrainTask, client: int, shared: PackedTask) -> Reply:
         """Ask one device and return its outcome; raises only what ends an experiment."""
         async with self.devices.slots:
-            began = self._clock()
-            exchange = _Exchange(client, asyncio.timeout(self.config.rounds.train_timeout_s))
+            patience = asyncio.timeout(self.config.rounds.train_timeout_s)
+            exchange = _Exchange(client, patience, self._clock)
             self._exchanges.add(exchange)
             try:
                 async with exchange.patience:
@@ -268,7 +268,6 @@ class HttpFleet:
                 reply = exchange.failed(error)
             finally:
                 self._exchanges.discard(exchange)
-            reply = replace(reply, latency_s=self._clock() - began)
         self._note(reply)
         return reply
 
@@ -406,10 +405,14 @@ class _Exchange:
 
     client: int
     patience: asyncio.Timeout
+    clock: Callable[[], float]
     bytes_down: float = nan
     bytes_up: float = nan
     trouble: str = ""
     loss: str = ""
+
+    def __post_init__(self) -> None:
+        self.began = self.clock()
 
     def give_up(self, loss: str) -> None:
         """End the call: the device has gone, as `loss` says."""
@@ -426,6 +429,7 @@ class _Exchange:
             outcome,
             update,
             _first_line(reason),
+            latency_s=self.clock() - self.began,
             bytes_up=self.bytes_up,
             bytes_down=self.bytes_down,
             reproducible=reproducible or outcome is Outcome.COMPLETED,

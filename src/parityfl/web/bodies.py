@@ -99,13 +99,13 @@ class Bodies:
         size = min(declared_length(headers.get("Content-Length")), limit)
         told = headers.get(CONTENT_DIGEST)
         lengths = lengths_in(told)
-        pieces = _checked(stream, limit if size <= SMALL_BYTES else size, setting)
+        allowed = _Allowance(limit if size <= SMALL_BYTES else size, setting)
         if size <= SMALL_BYTES:
-            content = await _into_memory(pieces)
+            content = await _into_memory(stream, allowed)
         elif (buffer := self._buffers.lend(size)) is not None:
-            content = await _into_buffer(pieces, buffer)
+            content = await _into_buffer(stream, allowed, buffer)
         else:
-            content, found = await _into_file(pieces, self._folder, Hasher(lengths))
+            content, found = await _into_file(stream, allowed, self._folder, Hasher(lengths))
             return Body(content, found, is_as_told(told, found, lengths))
         # only now: the thread that reads has enough to do, and the core of who sends is free by now
         found = await aside(len(content), digest_of, content, lengths)
@@ -124,41 +124,51 @@ class Bodies:
         return np.frombuffer(content, dtype=vector.dtype)
 
 
-async def _checked(stream: AsyncIterable[bytes], limit: int, setting: str) -> AsyncIterable[bytes]:
-    """Pass the pieces on, no more than `limit` bytes."""
-    left = limit
-    async for chunk in stream:
-        left -= len(chunk)
-        if left < 0:
-            raise TooLargeError(f"the body has more than the {limit} bytes that are taken here{because(setting)}")
-        yield chunk
+class _Allowance:
+    """How many bytes of a body are taken, and what that comes from."""
+
+    def __init__(self, limit: int, setting: str) -> None:
+        self._limit = self._left = limit
+        self._setting = setting
+
+    def use(self, piece: bytes) -> None:
+        """Count a piece; raise `TooLargeError` if that is too much."""
+        self._left -= len(piece)
+        if self._left < 0:
+            reason = because(self._setting)
+            raise TooLargeError(f"the body has more than the {self._limit} bytes that are taken here{reason}")
 
 
-async def _into_memory(pieces: AsyncIterable[bytes]) -> Content:
+async def _into_memory(stream: AsyncIterable[bytes], allowed: _Allowance) -> Content:
     content = bytearray()
-    async for chunk in pieces:
-        content += chunk
+    async for piece in stream:
+        allowed.use(piece)
+        content += piece
     return content
 
 
-async def _into_buffer(pieces: AsyncIterable[bytes], buffer: memoryview) -> Content:
+async def _into_buffer(stream: AsyncIterable[bytes], allowed: _Allowance, buffer: memoryview) -> Content:
     size = 0
-    async for chunk in pieces:
-        buffer[size : size + len(chunk)] = chunk
-        size += len(chunk)
+    async for piece in stream:
+        allowed.use(piece)
+        buffer[size : size + len(piece)] = piece
+        size += len(piece)
     return buffer[:size]
 
 
-async def _into_file(pieces: AsyncIterable[bytes], folder: Path | None, hasher: Hasher) -> tuple[Content, str]:
+async def _into_file(
+    stream: AsyncIterable[bytes], allowed: _Allowance, folder: Path | None, hasher: Hasher
+) -> tuple[Content, str]:
     """Hash what comes before it goes: to hash it later would bring all of it back into memory."""
     with await asyncio.to_thread(_on_disk, folder, lambda: TemporaryFile(dir=folder)) as file:
 
-        def take(chunk: bytes) -> None:
-            hasher.update(chunk)
-            file.write(chunk)
+        def take(piece: bytes) -> None:
+            hasher.update(piece)
+            file.write(piece)
 
-        async for chunk in pieces:
-            await asyncio.to_thread(_on_disk, folder, partial(take, chunk))
+        async for piece in stream:
+            allowed.use(piece)
+            await asyncio.to_thread(_on_disk, folder, partial(take, piece))
         return await asyncio.to_thread(_on_disk, folder, partial(_mapped, file)), hasher.hexdigest()
 
 

@@ -16,7 +16,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import zstandard
@@ -73,8 +73,7 @@ class Payload:
             yield from (part[start : start + size] for start in range(0, len(part), size))
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):
     """How vectors are written.
 
     Attributes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import isinf, nan
 from typing import Annotated, Any, Literal
 
@@ -257,13 +258,14 @@ class DeviceStatus(Message):
     num_samples: Samples | None = Field(description="Training examples; null until the data is loaded.")
 
 
-class Transition(Message):
+@dataclass
+class Transition:
     """A change of a device's state."""
 
-    time_s: float = Field(description="Seconds since the coordinator started.")
-    before: State | None = Field(description="The state until then; null for a newcomer.")
-    after: State = Field(description="The state from then on.")
-    reason: str = Field(description="What made the difference.")
+    time_s: Annotated[float, Field(description="Seconds since the coordinator started.")]
+    before: Annotated[State | None, Field(description="The state until then; null for a newcomer.")]
+    after: Annotated[State, Field(description="The state from then on.")]
+    reason: Annotated[str, Field(description="What made the difference.")]
 
 
 class ClientInfo(Message):
