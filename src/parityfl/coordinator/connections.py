@@ -56,7 +56,7 @@ class Connections(httpx.AsyncBaseTransport):
         """Send a request and return the answer, its body still to come.
 
         Raises:
-            httpx.TransportError: there is none; `httpx.RemoteProtocolError` for what is no HTTP.
+            httpx.TransportError: there is none, or it is no HTTP. So does reading the body, where that breaks off.
         """
         self._session = self._session or self._opened()
         try:
@@ -113,12 +113,4 @@ def _content(request: httpx.Request) -> bytes | httpx.AsyncByteStream | None:
 
 
 def _as_httpx(error: aiohttp.ClientError) -> httpx.TransportError:
-    """Return what httpx would have raised."""
-    kinds: dict[type[Exception], type[httpx.TransportError]] = {
-        aiohttp.ConnectionTimeoutError: httpx.ConnectTimeout,
-        aiohttp.ClientConnectorError: httpx.ConnectError,
-        aiohttp.ClientConnectionError: httpx.ReadError,
-        aiohttp.ClientPayloadError: httpx.ReadError,
-    }
-    kind = next((kind for known, kind in kinds.items() if isinstance(error, known)), httpx.RemoteProtocolError)
-    return kind(str(error) or type(error).__name__)
+    return httpx.TransportError(str(error) or type(error).__name__)
