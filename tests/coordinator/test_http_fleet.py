@@ -26,7 +26,7 @@ from network import WEIGHTS, run, served, small_config, until
 from parityfl.core.types import BoolArray, FloatArray, Outcome, Update, Vector
 from parityfl.engine.fleet import Reply
 from parityfl.web.problems import problem
-from parityfl.wire.schemas import TrainRequest
+from parityfl.wire.schemas import DeviceReport, TrainRequest
 
 NAN = np.full(3, np.nan, np.float32)
 
@@ -360,6 +360,19 @@ def test_on_the_virtual_clock_no_quorum_and_no_short_deadline_ends_a_round() -> 
             event.set()
             assert [reply.outcome.value for reply in await pending] == ["completed", "completed"]
             assert fakes[0].asked[0].deadline_s is None
+
+    run(main())
+
+
+def test_a_report_that_its_device_s_answer_has_overtaken_does_not_keep_it_from_the_next_round() -> None:
+    async def main() -> None:
+        async with fleet_of(live(), honest) as (fleet, _):
+            await replies(fleet, task(0, round=3))
+            late = DeviceReport(device_id="h0", available=True, training=3, latency_s=0.01)
+            assert fleet.registry.report(late)
+            assert fleet.registry.at(0).state == "available"
+            fleet.registry.report(late.model_copy(update={"training": 4}))
+            assert (fleet.registry.at(0).state, fleet.registry.at(0).training) == ("training", 4)
 
     run(main())
 

@@ -268,7 +268,7 @@ class HttpFleet:
                 reply = exchange.failed(error)
             finally:
                 self._exchanges.discard(exchange)
-        self._note(reply)
+        self._note(reply, task.round)
         return reply
 
     async def _ask(self, task: TrainTask, exchange: _Exchange, shared: PackedTask) -> Reply:
@@ -387,11 +387,12 @@ class HttpFleet:
         member.training = round
         self.registry.move(member, "training", f"asked in round {round}")
 
-    def _note(self, reply: Reply) -> None:
+    def _note(self, reply: Reply, round: int) -> None:
         """Let the registry know at once what a device has just shown; its own next report may say otherwise."""
         member = self.registry.at(reply.client)
         if not isnan(reply.bytes_up):
             self.registry.hear(member)
+            member.answered = round
         if reply.outcome in STATE_AFTER:
             member.training = None
             self.registry.move(member, STATE_AFTER[reply.outcome], reply.reason or "it has trained")

@@ -50,6 +50,7 @@ class Member:
         last_seen: when it was last heard of.
         state: what the coordinator makes of it.
         training: the round that it trains for, or None.
+        answered: the last round that it has given an answer for, or None.
         latency_s: round trip of its status updates, nan before the first.
         num_samples: training examples, None until it has loaded its data.
         label_counts: training examples per label, empty where unknown.
@@ -66,6 +67,7 @@ class Member:
     last_seen: float
     state: State = "registered"
     training: int | None = None
+    answered: int | None = None
     latency_s: float = nan
     num_samples: int | None = None
     label_counts: list[int] = field(default_factory=list)
@@ -206,7 +208,10 @@ class Registry:
         return member
 
     def report(self, report: DeviceReport) -> bool:
-        """Note how a device is; return whether it is known."""
+        """Note how a device is; return whether it is known.
+
+        A report that it trains for a round which it has answered was written before that, and overtaken on the way.
+        """
         member = self._members.get(report.device_id)
         if member is None:
             return False
@@ -216,9 +221,9 @@ class Registry:
             self.move(member, "rejoined", f"heard of again after {self.silence_s(member):.2f} s")
         member.last_seen = self._clock()
         member.latency_s = report.latency_s
-        member.training = report.training
+        member.training = None if report.training == member.answered else report.training
         here: State = "available" if report.available else "away"
-        self.move(member, here if report.training is None else "training", "its own report")
+        self.move(member, here if member.training is None else "training", "its own report")
         return True
 
     def move(self, member: Member, state: State, reason: str) -> None:
