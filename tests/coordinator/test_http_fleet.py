@@ -377,6 +377,20 @@ def test_a_report_that_its_device_s_answer_has_overtaken_does_not_keep_it_from_t
     run(main())
 
 
+def test_who_trains_on_when_a_proxy_has_given_up_is_taken_at_its_word() -> None:
+    async def gives_up(device: FakeDevice, asked: TrainRequest, vectors: dict[str, Vector]) -> Response:
+        return problem(504, "the device took too long")
+
+    async def main() -> None:
+        async with fleet_of(live(), gives_up) as (fleet, _):
+            (reply,) = await replies(fleet, task(0, round=3))
+            assert_outcome(reply, Outcome.FAILED, "answered 504")
+            fleet.registry.report(DeviceReport(device_id="h0", available=True, training=3, latency_s=0.01))
+            assert (fleet.registry.at(0).state, fleet.registry.at(0).training) == ("training", 3)
+
+    run(main())
+
+
 def test_leaving_a_round_gives_up_its_calls() -> None:
     async def main() -> None:
         async with fleet_of(live(), hanging) as (fleet, fakes):

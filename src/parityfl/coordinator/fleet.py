@@ -392,7 +392,8 @@ class HttpFleet:
         member = self.registry.at(reply.client)
         if not isnan(reply.bytes_up):
             self.registry.hear(member)
-            member.answered = round
+        if reply.outcome is Outcome.COMPLETED:
+            member.completed = round
         if reply.outcome in STATE_AFTER:
             member.training = None
             self.registry.move(member, STATE_AFTER[reply.outcome], reply.reason or "it has trained")

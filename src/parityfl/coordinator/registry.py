@@ -50,7 +50,7 @@ class Member:
         last_seen: when it was last heard of.
         state: what the coordinator makes of it.
         training: the round that it trains for, or None.
-        answered: the last round that it has given an answer for, or None.
+        completed: the last round that it has completed, or None.
         latency_s: round trip of its status updates, nan before the first.
         num_samples: training examples, None until it has loaded its data.
         label_counts: training examples per label, empty where unknown.
@@ -67,7 +67,7 @@ class Member:
     last_seen: float
     state: State = "registered"
     training: int | None = None
-    answered: int | None = None
+    completed: int | None = None
     latency_s: float = nan
     num_samples: int | None = None
     label_counts: list[int] = field(default_factory=list)
@@ -210,7 +210,7 @@ class Registry:
     def report(self, report: DeviceReport) -> bool:
         """Note how a device is; return whether it is known.
 
-        A report that it trains for a round which it has answered was written before that, and overtaken on the way.
+        A report that it trains for a round which it has completed was written before that, and overtaken on the way.
         """
         member = self._members.get(report.device_id)
         if member is None:
@@ -221,7 +221,7 @@ class Registry:
             self.move(member, "rejoined", f"heard of again after {self.silence_s(member):.2f} s")
         member.last_seen = self._clock()
         member.latency_s = report.latency_s
-        member.training = None if report.training == member.answered else report.training
+        member.training = None if report.training == member.completed else report.training
         here: State = "available" if report.available else "away"
         self.move(member, here if member.training is None else "training", "its own report")
         return True
