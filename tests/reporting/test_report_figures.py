@@ -6,6 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 from folders import write_run
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from parityfl.reporting.compare import compare
@@ -40,6 +42,13 @@ def texts(figure: Figure) -> set[str]:
     return set(re.findall(r"<text[^>]*>([^<]+)<", to_svg(figure, "f", "label")))
 
 
+def bars_of(axes: Axes) -> dict[str, list[tuple[float, float]]]:
+    """Return where the bars of each colour begin and how high they are, negative downwards."""
+    drawn = [each for each in axes.collections if isinstance(each, PolyCollection)]
+    corners = {str(each.get_label()): [path.vertices for path in each.get_paths()] for each in drawn}
+    return {label: [(ends[0][1], ends[1][1] - ends[0][1]) for ends in bars] for label, bars in corners.items()}
+
+
 @pytest.mark.parametrize("name", RUN_FIGURES)
 @pytest.mark.parametrize("rounds", [0, 1, 8])
 def test_every_figure_of_a_run_is_drawn_whatever_its_length(tmp_path: Path, name: str, rounds: int):
@@ -71,8 +80,9 @@ def test_what_nobody_measured_is_not_drawn(run: RunData):
 
 def test_utility_is_sorted_and_its_lorenz_curve_ends_at_one(run: RunData):
     """Normalised utilities (.1, .05, .05, 0, .1), h5 left out: shares 0, 0, 1/6, 2/6, 4/6, 1."""
-    bars, lorenz, _ = client_utility(run).axes
-    assert [bar.get_height() for bar in bars.patches] == pytest.approx([0, 0.05, 0.05, 0.1, 0.1])
+    utility, lorenz, _ = client_utility(run).axes
+    ((_, bars),) = bars_of(utility).items()
+    assert [height for _, height in bars] == pytest.approx([0, 0.05, 0.05, 0.1, 0.1])
     assert lorenz.lines[0].get_ydata() == pytest.approx([0, 0, 1 / 6, 1 / 3, 2 / 3, 1])
     assert lorenz.lines[0].get_xdata() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
 
@@ -92,7 +102,7 @@ def test_the_map_shows_who_was_there(run: RunData):
 
 
 def test_outcomes_are_stacked(run: RunData):
-    heights = {bars.get_label(): [bar.get_height() for bar in bars] for bars in outcomes(run).axes[0].containers}
+    heights = {label: [height for _, height in bars] for label, bars in bars_of(outcomes(run).axes[0]).items()}
     assert heights["completed"] == [1, 2, 2, 1, 2, 1, 1, 2]
     assert heights["timed out"] == [0, 0, 0, 1, 0, 0, 0, 0]
     assert heights["late"] == [0, 0, 0, 0, 0, 1, 0, 0]
@@ -135,7 +145,7 @@ def test_shortfalls_stack_their_parts(tmp_path: Path):
     rows = parts.format("a", 0.5, 1.5, 3, -1, -0.5) + parts.format("b", 3.5, -1.5, -3, 1, 0.5)
     (folder / "shortfall.csv").write_text(",".join(SHORTFALL_COLUMNS) + "\n" + rows)
     axes = shortfall(load_run(folder)).axes[0]
-    spans = {bars.get_label(): [(bar.get_y(), bar.get_height()) for bar in bars] for bars in axes.containers}
+    spans = bars_of(axes)
     assert spans["was not there"] == [(0, -3), (0, 3)]
     assert spans["was there, not selected"] == [(0, 1), (0, -1)]
     assert spans["completed, gained less"] == [(1, 0.5), (-1, -0.5)]

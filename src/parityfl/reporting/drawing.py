@@ -8,10 +8,11 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from parityfl.reporting.svg import INK, STYLE
 
@@ -20,6 +21,9 @@ VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#d55e00", "#009e73", "#cc79a7", "#e69f
 
 FEW = 40
 """So many clients are called by their names on an axis, more by their places."""
+
+MANY = 200
+"""More bars than this are drawn as an image."""
 
 Limits = tuple[float | None, float | None]
 
@@ -41,6 +45,36 @@ def curve(axes: Axes, rounds: pl.DataFrame, column: str, **look: Any) -> None:
     known = rounds.select("round", column).drop_nulls()
     marker = "o" if known.height < 3 else None
     axes.plot(known["round"].to_numpy(), known[column].to_numpy(), marker=marker, markersize=3, **look)
+
+
+def bars(
+    axes: Axes,
+    places: NDArray[Any],
+    heights: NDArray[Any],
+    bottoms: ArrayLike = 0.0,
+    *,
+    colours: Any,
+    label: str | None = None,
+) -> None:
+    """Draw bars at places that are 1 apart, as one collection: matplotlib takes far longer over a patch for each.
+
+    Args:
+        axes: where.
+        places: their middles, shape (n,).
+        heights: negative ones go down, shape (n,).
+        bottoms: where they begin, one for all or shape (n,).
+        colours: one for all, or one each.
+        label: what the legend calls them.
+    """
+    many = len(places) > MANY
+    half = 0.5 if many else 0.425
+    begin = np.broadcast_to(bottoms, heights.shape)
+    left, right, end = places - half, places + half, begin + heights
+    corners = np.stack([left, begin, left, end, right, end, right, begin], axis=1).reshape(-1, 4, 2)
+    drawn = PolyCollection(list(corners), facecolors=colours, linewidths=0, label=label, rasterized=many)
+    drawn.sticky_edges.y.append(0)
+    axes.add_collection(drawn)
+    axes.autoscale_view()
 
 
 def over_rounds(axes: Axes, ylabel: str, limits: Limits) -> None:

@@ -1,7 +1,6 @@
 """The figures of one run. `parityfl.reporting.svg.to_svg` writes them."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,6 +19,7 @@ from parityfl.reporting.drawing import (
     PURPLE,
     SKY,
     VERMILLION,
+    bars,
     clients_on,
     curve,
     legend,
@@ -64,9 +64,6 @@ STATE_COLOURS = ListedColormap(["#00000000", "#8f99a873", ORANGE, BLUE])
 
 AVAILABILITY_COLOURS = ListedColormap(colormaps["viridis"](np.linspace(0.12, 0.92, 256)))
 
-MANY = 200
-"""More bars than this are drawn as an image."""
-
 
 @styled
 def accuracy(run: RunData) -> Figure:
@@ -100,17 +97,17 @@ def parity(run: RunData) -> Figure:
 @styled
 def client_utility(run: RunData) -> Figure:
     """Normalised utility of each client, sorted and coloured by availability, and its Lorenz curve."""
-    figure, (bars, shares) = panels(2, width_ratios=(1.9, 1))
+    figure, (columns, shares) = panels(2, width_ratios=(1.9, 1))
     known = standing(run).drop_nulls("normalized_utility").sort("normalized_utility", maintain_order=True)
     utility = known["normalized_utility"].to_numpy()
     shade = ScalarMappable(Normalize(0, 1), AVAILABILITY_COLOURS)
     colours = shade.to_rgba(known["availability_estimate"].fill_null(0).to_numpy())
-    bars.bar(np.arange(1, known.height + 1), utility, color=colours, **_bars(known.height))
-    bars.axhline(0, color=INK, linewidth=0.7)
-    bars.grid(visible=False, axis="x")
-    bars.set(xlabel="client, least served first", ylabel="utility per opportunity")
-    clients_on(bars.xaxis, known["client_id"].to_list())
-    figure.colorbar(shade, ax=bars, label="share of rounds available", pad=0.02)
+    bars(columns, np.arange(1, known.height + 1), utility, colours=colours)
+    columns.axhline(0, color=INK, linewidth=0.7)
+    columns.grid(visible=False, axis="x")
+    columns.set(xlabel="client, least served first", ylabel="utility per opportunity")
+    clients_on(columns.xaxis, known["client_id"].to_list())
+    figure.colorbar(shade, ax=columns, label="share of rounds available", pad=0.02)
     lorenz(shares, utility, color=BLUE)
     lorenz_axes(shares)
     return figure
@@ -145,7 +142,7 @@ def outcomes(run: RunData) -> Figure:
         count = _outcome_counts(run, outcome)
         if count.any():
             label = outcome.replace("_", " ")
-            axes.bar(rounds, count, bottom=below, color=colour, label=label, **_bars(len(rounds)))
+            bars(axes, rounds, count, below, colours=colour, label=label)
             below += count
     axes.step(rounds, run.rounds["num_available"].to_numpy(), where="mid", color=INK, linewidth=1, label="available")
     axes.grid(visible=False, axis="x")
@@ -166,7 +163,7 @@ def shortfall(run: RunData) -> Figure:
     for part, (label, colour) in SHORTFALL_PARTS.items():
         loss = table[part].to_numpy()
         bottom = np.where(loss > 0, above, below)
-        axes.bar(place, loss, bottom=bottom, color=colour, label=label, **_bars(table.height))
+        bars(axes, place, loss, bottom, colours=colour, label=label)
         above, below = above + np.maximum(loss, 0), below + np.minimum(loss, 0)
     axes.plot(place, table["shortfall"].to_numpy(), "D", color=INK, markersize=3, label="shortfall, their sum")
     axes.axhline(0, color=INK, linewidth=0.7)
@@ -189,11 +186,6 @@ RUN_FIGURES: dict[str, tuple[Callable[[RunData], Figure], str]] = {
 
 END_FIGURES = {"shortfall": (shortfall, "Bar chart: why each client has less or more than its share of utility")}
 """The figures of a run that has ended."""
-
-
-def _bars(count: int) -> dict[str, Any]:
-    """Return how to draw so many bars: apart while they are few, else as one image."""
-    return {"width": 1.0, "rasterized": True} if count > MANY else {"width": 0.85}
 
 
 def _states(run: RunData, clients: pl.Series) -> NDArray[np.int64]:

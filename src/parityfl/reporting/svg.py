@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib
 from markupsafe import escape
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 INK, FAINT, BLUE = "#23272e", "#c9ced6", "#0072b2"
@@ -60,8 +61,8 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
         label: what a reader who cannot see the figure is told.
     """
     buffer = StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", metadata=_NO_METADATA)
+    with matplotlib.rc_context(STYLE):  # not `savefig`, which draws it once more, for nothing
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=_NO_METADATA)  # type: ignore[no-untyped-call]
     return _inline(buffer.getvalue(), name, label)
 
 
