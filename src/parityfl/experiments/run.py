@@ -12,7 +12,6 @@ from parityfl.core.errors import ConfigError
 from parityfl.engine.fleet import Observer
 from parityfl.experiments.children import run_until_stopped
 from parityfl.experiments.crew import Say
-from parityfl.experiments.processes import run_processes
 
 Watch = Callable[[], AbstractContextManager[Observer | None]]
 """Makes what watches a run that really starts, such as a progress bar."""
@@ -45,6 +44,8 @@ def execute(
             "virtual clock"
         )
     if config.engine.name == "http":
+        from parityfl.experiments.processes import run_processes  # noqa: PLC0415 - httpx, which the other engines do without
+
         _block(lambda: run_processes(config, out, resume))
         return
     from parityfl.experiments.local import run_local  # noqa: PLC0415 - torch, which the http engine's parent is spared
