@@ -100,6 +100,7 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         version=VERSION,
         description="Trains and evaluates models on the data of the devices that this process hosts.",
         routes=documents.routes,  # before those of the documentation: routes are tried in turn
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # else each request looks for who wants it
     )
     problems.install(app, known.prove_problem)
     app.add_middleware(Paced)

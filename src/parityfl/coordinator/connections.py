@@ -69,7 +69,9 @@ class Connections(httpx.AsyncBaseTransport):
             )
         except aiohttp.ClientError as error:
             raise _as_httpx(error) from error
-        return httpx.Response(answer.status, headers=answer.raw_headers, stream=_Pieces(answer))
+        response = httpx.Response(answer.status, headers=answer.raw_headers, stream=_Pieces(answer))
+        response.headers.encoding = "iso-8859-1"  # reads any; left open, it is found out anew at each look
+        return response
 
     async def aclose(self) -> None:
         """Close all connections."""

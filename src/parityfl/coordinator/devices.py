@@ -101,8 +101,8 @@ class Devices:
         )
         response = await self._connections.handle_async_request(request)
         assert isinstance(response.stream, httpx.AsyncByteStream), "an asynchronous transport answers with one"
-        async with aclosing(response):
-            read = await self.bodies.read(response.stream, limit, response.headers)
+        async with aclosing(response.stream) as pieces:
+            read = await self.bodies.read(pieces, limit, response.headers)
         answer, found = Answer(response.status_code, read.content), read.digest
         if read.intact is False:
             raise httpx.RemoteProtocolError(

@@ -58,6 +58,8 @@ READERS = 1
 
 _BODY_LIMIT_OF_ERRORS = 2**16
 
+_NOTHING = nullcontext()
+
 
 class HttpFleet:
     """Implements `Fleet` over HTTP.
@@ -288,7 +290,7 @@ class HttpFleet:
 
     def _reading(self, size: int) -> AbstractAsyncContextManager[None]:
         """Return what to hold while an update of `size` bytes is read through."""
-        return self._readers if size > SMALL_BYTES else nullcontext()
+        return self._readers if size > SMALL_BYTES else _NOTHING
 
     async def _reach(self, exchange: _Exchange, payload: Payload, limit: int) -> Answer:
         """Send until there is an answer: once on the wall clock, until the time-out on the virtual clock."""

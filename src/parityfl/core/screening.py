@@ -20,7 +20,7 @@ def fault_of(update: Update, max_norm: float | None) -> str:
 
 def _fault(name: str, vector: Vector, max_norm: float | None) -> str:
     with np.errstate(over="ignore"):  # then it is infinite, and too large for any limit
-        norm = np.linalg.norm(vector)
+        norm = np.sqrt(np.dot(vector, vector))
     if not np.isfinite(norm) and not all_finite(vector):
         return f"the {name} holds a number that is not finite"
     if max_norm is not None and norm > max_norm:

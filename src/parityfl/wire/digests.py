@@ -83,7 +83,7 @@ def _hexdigest(body: Piece) -> str:
 
 def digest_of_parts(parts: Sequence[tuple[int, str]]) -> str:
     """Return the digest of a body whose parts have these lengths and digests."""
-    written = b"".join(length.to_bytes(8, "little") + bytes.fromhex(digest) for length, digest in parts)
+    written = b"".join([length.to_bytes(8, "little") + bytes.fromhex(digest) for length, digest in parts])
     return blake3(written, derive_key_context=_PARTS).hexdigest()
 
 

@@ -8,11 +8,10 @@ takes less than a tenth of the time. All others are read entry by entry.
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from math import prod
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from ml_dtypes import bfloat16
@@ -42,8 +41,7 @@ _MODELS = 16
 """Of how many models, each with its prefixes and type, the entries are kept."""
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(NamedTuple):
     """Where one tensor lies in the body: bytes `start` to `stop`."""
 
     name: str
@@ -132,7 +130,7 @@ def gather(places: Sequence[Tensor], body: memoryview, layout: Layout) -> Vector
     if len(places) == 1:
         return places[0].read_from(body)
     if all(before.stop == after.start and before.dtype == after.dtype for before, after in pairwise(places)):
-        return replace(places[0], stop=places[-1].stop).read_from(body)
+        return places[0]._replace(stop=places[-1].stop).read_from(body)
     arrays = (tensor.read_from(body).reshape(tensor.shape) for tensor in places)
     return layout.flatten(dict(zip(layout.names, arrays, strict=True)))
 
