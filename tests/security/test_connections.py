@@ -1,13 +1,15 @@
 import asyncio
 import json
+import random
 from contextlib import suppress
+from hashlib import sha256
 
 import pytest
 from fastapi import FastAPI, Request
 
 from parityfl.core.errors import FleetError
 from parityfl.web import problems
-from parityfl.web.protocol import HEAD_BYTES, ImpatientProtocol
+from parityfl.web.protocol import AHEAD_BYTES, HEAD_BYTES, ImpatientProtocol
 from parityfl.web.server import bind, is_loopback, port_of, serving
 
 
@@ -65,6 +67,22 @@ def test_a_body_is_no_head() -> None:
 
     head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n"
     assert asyncio.run(said(head.encode(), bytes(size), app=app)).endswith(b"1000000")
+
+
+@pytest.mark.parametrize("cuts", [1, 7, 200])
+def test_a_body_arrives_as_it_was_sent_however_it_is_cut(cuts: int) -> None:
+    """Also what had come before the application asked, more than is read ahead."""
+    app, body = FastAPI(), random.Random(0).randbytes(2 * AHEAD_BYTES + 3)
+
+    @app.post("/digest")
+    async def digest(request: Request) -> str:
+        await asyncio.sleep(0.05)  # in which uvicorn reads ahead
+        return sha256(await request.body()).hexdigest()
+
+    head = f"POST /digest HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    size = -(-len(body) // cuts)
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
+    assert sha256(body).hexdigest().encode() in asyncio.run(said(head, *pieces, app=app))
 
 
 def test_nobody_can_say_that_it_is_someone_else() -> None:

@@ -6,6 +6,7 @@ too slow, from a stranger) is read on for a moment, so that the sender sees the 
 
 import asyncio
 from http import HTTPStatus
+from typing import Self, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -25,6 +26,25 @@ AHEAD_BYTES = 2**20
 
 FAREWELL_S = 0.5
 """How long closing a connection may take when the server ends."""
+
+
+class _Pieces:
+    """What has come of a body and was not asked for yet: put together once, where a bytearray is copied twice."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def __iadd__(self, piece: bytes) -> Self:
+        self._pieces.append(piece)
+        self._size += len(piece)
+        return self
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self._pieces)
 
 
 class ImpatientProtocol(HttpToolsProtocol):
@@ -62,7 +82,9 @@ class ImpatientProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Read on for a while, where uvicorn would stop at each piece: that takes longer than to copy it."""
+        """Read on for a while, where uvicorn would stop at each piece, and keep what has come in pieces."""
+        if isinstance(self.cycle.body, bytearray) and not self.cycle.body:
+            self.cycle.body = cast(bytearray, _Pieces())
         super().on_body(body)
         if len(self.cycle.body) < AHEAD_BYTES and not self.pipeline:
             self.flow.resume_reading()
