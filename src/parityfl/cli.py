@@ -4,9 +4,9 @@ Everything heavy is imported by the command that needs it, so that ``parityfl --
 """
 
 import atexit
-import gc
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -311,17 +311,32 @@ def _reported(folder: Path) -> Iterator[None]:
 
 def main() -> None:
     """Run the command line; a `ParityflError` is one line and its exit code, never a traceback."""
-    atexit.register(gc.freeze)  # or the interpreter looks through all objects before it ends: with torch half a second
+    ended: list[int] = []
+    atexit.register(_leave, ended)  # the first to be registered is the last to be called
+    ended.append(_run())
+    sys.exit(ended[0])
+
+
+def _run() -> int:
+    """Run the command line and return its exit code."""
     try:
         code = app(standalone_mode=False)
     except ParityflError as error:
         if str(error):
             print(f"parityfl: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except TyperException as error:
         _explain_usage(error)
-        sys.exit(error.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)
+        return error.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def _leave(ended: Sequence[int]) -> None:
+    """End a process that has done what it was asked; to take torch and the rest of it apart takes half a second."""
+    for code in ended:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _explain_usage(error: TyperException) -> None:
