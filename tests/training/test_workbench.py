@@ -59,6 +59,14 @@ def test_what_it_says_of_the_clients(bench):
     assert bench.layout.size == 4_810
 
 
+@pytest.mark.parametrize(("capability", "said"), [("AVX2", True), ("AVX512", False)])
+def test_it_says_where_bfloat16_is_slow(monkeypatch: pytest.MonkeyPatch, capability: str, said: bool):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    engine = {"precision": "bf16", "device": "cpu"}
+    bench = Workbench(Config(method="fedavg", population={"clients": 2, "per_round": 1}, engine=engine))
+    assert ("slower than float32" in bench.describe()) == said
+
+
 def test_the_initial_model_is_a_function_of_the_seed(bench, weights):
     assert weights.dtype == np.float32
     assert np.array_equal(weights, Workbench(config()).initial_weights())

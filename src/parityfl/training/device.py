@@ -23,6 +23,11 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def is_slow_in_bf16(device: torch.device) -> bool:
+    """Return whether bfloat16 is known to be slower than float32: x86 before AVX-512 takes several times as long."""
+    return device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
 def make_deterministic() -> None:
     """Have torch use algorithms that give the same bits in every run, or fail where it has none."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS on a GPU refuses

@@ -15,7 +15,7 @@ from parityfl.config import Config
 from parityfl.core.arrays import Layout
 from parityfl.core.seeding import generator, integer
 from parityfl.core.types import BoolArray, FloatArray, IntArray, Update, Vector
-from parityfl.training.device import choose_device, make_deterministic, torch_seeded, use_one_thread
+from parityfl.training.device import choose_device, is_slow_in_bf16, make_deterministic, torch_seeded, use_one_thread
 from parityfl.training.examples import Examples, Scale
 from parityfl.training.flat import FlatModel
 from parityfl.training.holdings import Holdings, Part, PartName, load_holdings
@@ -110,7 +110,10 @@ class Workbench:
     def describe(self) -> str:
         """Return how it computes, for the user."""
         layout = str(self._net.memory_format).removeprefix("torch.")
-        return f"{self.config.model_name} on {self.device}, {layout}, {self.config.engine.precision}"
+        precision: str = self.config.engine.precision
+        if precision == "bf16" and is_slow_in_bf16(self.device):
+            precision = "bf16, slower than float32 on this processor"
+        return f"{self.config.model_name} on {self.device}, {layout}, {precision}"
 
     def initial_weights(self) -> Vector:
         """Return the model before the first round, a pure function of the seed, shape (d,)."""
