@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 
 from parityfl.core.errors import FleetError
 from parityfl.web import problems
-from parityfl.web.protocol import AHEAD_BYTES, HEAD_BYTES, ImpatientProtocol
+from parityfl.web.protocol import AHEAD_BYTES, HEAD_BYTES, PIECE_BYTES, ImpatientProtocol
 from parityfl.web.server import bind, is_loopback, port_of, serving
 
 
@@ -69,20 +69,22 @@ def test_a_body_is_no_head() -> None:
     assert asyncio.run(said(head.encode(), bytes(size), app=app)).endswith(b"1000000")
 
 
-@pytest.mark.parametrize("cuts", [1, 7, 200])
-def test_a_body_arrives_as_it_was_sent_however_it_is_cut(cuts: int) -> None:
-    """Also what had come before the application asked, more than is read ahead."""
-    app, body = FastAPI(), random.Random(0).randbytes(2 * AHEAD_BYTES + 3)
+@pytest.mark.parametrize(
+    "sizes", [(2 * AHEAD_BYTES + 3,), (PIECE_BYTES, 3, 70_000), (3, 3, PIECE_BYTES), (1, PIECE_BYTES, 9_000) * 200]
+)
+def test_a_body_arrives_as_it_was_sent_in_chunks_large_and_small(sizes: tuple[int, ...]) -> None:
+    """Also what has come before the application asks for it."""
+    app, rng = FastAPI(), random.Random(0)
+    chunks = [rng.randbytes(size) for size in sizes]
 
     @app.post("/digest")
     async def digest(request: Request) -> str:
-        await asyncio.sleep(0.05)  # in which uvicorn reads ahead
+        await asyncio.sleep(0.05)  # in which it comes
         return sha256(await request.body()).hexdigest()
 
-    head = f"POST /digest HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    size = -(-len(body) // cuts)
-    pieces = [body[start : start + size] for start in range(0, len(body), size)]
-    assert sha256(body).hexdigest().encode() in asyncio.run(said(head, *pieces, app=app))
+    head = b"POST /digest HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in [*chunks, b""])
+    assert sha256(b"".join(chunks)).hexdigest().encode() in asyncio.run(said(head, body, app=app))
 
 
 def test_nobody_can_say_that_it_is_someone_else() -> None:

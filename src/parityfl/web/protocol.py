@@ -24,6 +24,9 @@ LINGER_S = 5.0
 AHEAD_BYTES = 2**20
 """How much of a body is read before the application asks for it."""
 
+PIECE_BYTES = 2**12
+"""What is worth being kept as a piece of its own: many small ones would take far more memory than they have bytes."""
+
 FAREWELL_S = 0.5
 """How long closing a connection may take when the server ends."""
 
@@ -82,9 +85,12 @@ class ImpatientProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Read on for a while, where uvicorn would stop at each piece, and keep what has come in pieces."""
-        if isinstance(self.cycle.body, bytearray) and not self.cycle.body:
+        """Read on for a while, where uvicorn would stop at each piece, and keep large ones as they are."""
+        held, large = self.cycle.body, len(body) >= PIECE_BYTES
+        if large and not held and isinstance(held, bytearray):
             self.cycle.body = cast(bytearray, _Pieces())
+        elif not large and isinstance(held, _Pieces):
+            self.cycle.body = bytearray(bytes(held))
         super().on_body(body)
         if len(self.cycle.body) < AHEAD_BYTES and not self.pipeline:
             self.flow.resume_reading()
