@@ -333,10 +333,10 @@ def _run() -> int:
 
 def _leave(ended: Sequence[int]) -> None:
     """End a process that has done what it was asked; to take torch and the rest of it apart takes half a second."""
-    for code in ended:
+    if ended:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
+        os._exit(ended[0])
 
 
 def _explain_usage(error: TyperException) -> None:
