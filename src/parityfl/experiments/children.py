@@ -9,7 +9,7 @@ import threading
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import IO
+from typing import IO, Protocol
 
 CORES = "PARITYFL_CORES"
 """Names in the environment how many cores a run may use; without it all that the process may."""
@@ -63,7 +63,30 @@ async def child(
         await stop(process)
 
 
-async def stop(process: Process) -> None:
+class Stoppable(Protocol):
+    """A process, of asyncio or of multiprocessing.
+
+    Attributes:
+        returncode: its exit code; minus the signal that killed it; None while it runs.
+    """
+
+    @property
+    def returncode(self) -> int | None: ...  # noqa: D102 - see above
+
+    async def wait(self) -> int:
+        """Wait for its end and return its exit code."""
+        ...
+
+    def terminate(self) -> None:
+        """Ask it to leave."""
+        ...
+
+    def kill(self) -> None:
+        """End it."""
+        ...
+
+
+async def stop(process: Stoppable) -> None:
     """Ask a child to leave, and make sure that it does."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):

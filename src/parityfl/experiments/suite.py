@@ -19,7 +19,6 @@ from typing import IO, Any, Protocol
 from parityfl.config import Config, read_file, resolve
 from parityfl.core.errors import ConfigError, FolderError
 from parityfl.engine.folder import RunFolder, disk_errors, is_empty
-from parityfl.experiments.children import CORES, child, cores
 
 LONGEST_NAME = 80
 """Characters of a cell's name; a longer one is cut and told apart by its configuration's hash."""
@@ -79,13 +78,6 @@ Launch = Callable[[Sequence[str], IO[bytes]], AbstractAsyncContextManager[Runnin
 """Starts one of our commands, given its arguments and where its standard error goes; it ends with the context."""
 
 
-def launch_child(
-    arguments: Sequence[str], errors: IO[bytes], at_a_time: int = 1
-) -> AbstractAsyncContextManager[Running]:
-    """Start a command as a process of its own, which takes its share of the cores where several run at a time."""
-    return child(arguments, stderr=errors, environment={CORES: str(max(1, cores() // at_a_time))})
-
-
 def read_suite(path: Path) -> list[Cell]:
     """Return the cells of a suite file, in the order of its grid; of several that are the same run, the first.
 
@@ -105,7 +97,7 @@ def read_suite(path: Path) -> list[Cell]:
 
 
 async def run_suite(
-    cells: Sequence[Cell], out: Path, *, jobs: int, resume: bool, watcher: Watcher, launch: Launch = launch_child
+    cells: Sequence[Cell], out: Path, *, jobs: int, resume: bool, watcher: Watcher, launch: Launch
 ) -> list[Result]:
     """Run the cells that are not done, `jobs` at a time, each into a folder of its own under `out`.
 
@@ -136,7 +128,12 @@ async def run_suite(
             watcher.finished(result)
             return result
 
-        return await asyncio.gather(*map(run, cells))
+        try:
+            async with asyncio.TaskGroup() as group:  # which waits for all, also when they are cancelled
+                tasks = [group.create_task(run(cell)) for cell in cells]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def _axes(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[Any]]]:

@@ -8,57 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import multiprocessing
-import os
-import signal
-import sys
-import threading
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, SpawnContext
-from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 from parityfl.config import Config
 from parityfl.experiments.crew import PATIENCE, WorkerLostError
+from parityfl.experiments.forking import context, leave_with_parent, open_server, start
 from parityfl.experiments.jobs import Job, perform
 from parityfl.experiments.shared import Board, SharedHoldings
 from parityfl.experiments.shelf import Left, Place, Shelf, collect
 
 R = TypeVar("R")
 
-_MAIN = threading.Lock()
-"""Held by who has taken the main module away."""
-
 _FITS_BYTES = 2**15
 """Messages of which the pipe takes a worker's two at once, whatever that is doing."""
 
 
-def worker_context() -> ForkServerContext | SpawnContext:
-    """Return how processes are started.
-
-    Where it can be relied on, a server process imports torch once and forks the workers from there; it is no fork of
-    this process.
-    """
-    return get_context("forkserver") if sys.platform == "linux" else get_context("spawn")
-
-
 def prepare() -> None:
-    """Begin to import torch in the server process from which workers are forked, while this process does the same."""
-    context = worker_context()
-    if context.get_start_method() == "forkserver":
-        context.set_forkserver_preload(["parityfl.experiments.nursery"])
-        with _bare_main():
-            forkserver.ensure_running()
+    """Begin to import torch in the process from which workers are forked, while this process does the same."""
+    open_server(["parityfl.experiments.nursery"])
 
 
 @dataclass(frozen=True)
@@ -153,10 +129,9 @@ class _Life:
         self._giving = asyncio.Lock()
         self._ready = False
         self._ended = False
-        context = worker_context()
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, station, shelf), daemon=True)
-        self._starting = asyncio.create_task(asyncio.to_thread(_start, self._process, theirs))
+        self._pipe, theirs = context().Pipe()  # which ends with the process
+        self._process = context().Process(target=_work, args=(theirs, station, shelf), daemon=True)
+        self._starting = asyncio.create_task(asyncio.to_thread(start, self._process, theirs))
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._pipe.fileno(), self._hear)
 
@@ -214,16 +189,9 @@ class _Life:
             self._process.kill()
 
 
-def _start(process: BaseProcess, theirs: Connection[Any, Any]) -> None:
-    """Start a worker's process, which takes as long as the server process needs to be there; for a thread."""
-    with theirs, _bare_main():  # once it is closed here, the pipe ends with the process
-        process.start()
-
-
 def _work(owner: Connection[Any, Any], station: Station, shelf: Shelf) -> None:
     """Do what is asked until nobody can ask any more; the main function of a worker's process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then ends this one
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    leave_with_parent()
     from parityfl.training.workbench import Workbench  # noqa: PLC0415 - torch, which this module's other users are spared
 
     for module in station.modules:
@@ -244,13 +212,6 @@ def _work(owner: Connection[Any, Any], station: Station, shelf: Shelf) -> None:
                 owner.send((left, None))
 
 
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
 def _oom_kills() -> int:
     """Return how many processes this machine has killed for want of memory; 0 where it does not say."""
     try:
@@ -258,18 +219,3 @@ def _oom_kills() -> int:
     except OSError:
         return 0
     return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
-
-
-@contextmanager
-def _bare_main() -> Iterator[None]:
-    """Keep multiprocessing from running the user's script again in the processes that are started inside.
-
-    It would do so to find there what the script defines, of which a worker needs nothing.
-    """
-    with _MAIN:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main

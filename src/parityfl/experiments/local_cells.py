@@ -1,0 +1,98 @@
+"""Cells of a suite as processes of this machine, forked where everything is imported that a run needs.
+
+To import torch and matplotlib takes longer than a small run does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import runpy
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import IO, Any
+
+from parityfl.experiments.children import CORES, cores, stop
+from parityfl.experiments.forking import context, leave_with_parent, open_server, start
+from parityfl.experiments.suite import Running
+
+NEEDED = (
+    "parityfl.cli", "parityfl.experiments.local", "parityfl.experiments.nursery", "parityfl.experiments.progress",
+    "matplotlib.figure", "matplotlib.backends.backend_svg", "jinja2",
+)  # fmt: skip
+"""What every cell needs and that starts no threads when it is imported, as polars does: a fork would not have them."""
+
+_STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
+
+
+@asynccontextmanager
+async def launch_fork(arguments: Sequence[str], errors: IO[bytes], *, at_a_time: int = 1) -> AsyncIterator[Running]:
+    """Start one of our commands as a process; it ends with the context, and with this process.
+
+    Args:
+        arguments: the command and its arguments.
+        errors: where its standard error goes.
+        at_a_time: how many there are at a time: it takes its share of the cores.
+    """
+    open_server(NEEDED)
+    theirs: Connection[Any, Any] = Connection(os.dup(errors.fileno()), readable=False)
+    process = context().Process(target=_command, args=(theirs, tuple(arguments), max(1, cores() // at_a_time)))
+    starting = asyncio.create_task(asyncio.to_thread(start, process, theirs))
+    try:
+        await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await starting  # what is not there yet cannot be stopped
+        await stop(ForkedRun(process))
+        raise
+    running = ForkedRun(process)
+    try:
+        yield running
+    finally:
+        await stop(running)
+
+
+class ForkedRun:
+    """A process that has been started; used from one event loop."""
+
+    def __init__(self, process: BaseProcess) -> None:
+        self._process = process
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[int] = self._loop.create_future()
+        self._loop.add_reader(process.sentinel, self._hear_end)
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code; minus the signal that killed it; None while it runs."""
+        return self._ended.result() if self._ended.done() else None
+
+    async def wait(self) -> int:
+        """Wait for its end and return its exit code."""
+        return await asyncio.shield(self._ended)
+
+    def terminate(self) -> None:
+        """Ask it to leave."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End it."""
+        self._process.kill()
+
+    def _hear_end(self) -> None:
+        self._loop.remove_reader(self._process.sentinel)
+        self._process.join()
+        assert self._process.exitcode is not None
+        self._ended.set_result(self._process.exitcode)
+
+
+def _command(errors: Connection[Any, Any], arguments: Sequence[str], share: int) -> None:
+    """Be a command: the main function of a cell's process."""
+    leave_with_parent()
+    with errors, open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), _STANDARD_OUTPUT)
+        os.dup2(errors.fileno(), _STANDARD_ERROR)
+    os.environ[CORES] = str(share)
+    sys.argv = ["parityfl", *arguments]
+    runpy.run_module("parityfl", run_name="__main__", alter_sys=True)
