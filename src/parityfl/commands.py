@@ -80,8 +80,13 @@ def suite(
     resume: Annotated[bool, typer.Option("--resume", help="Skip what is done, go on with what is not.")] = False,
 ) -> None:
     """Run a grid of configurations and compare them; exit 3 where a run failed."""
+    if ray is None:
+        from parityfl.experiments.local_cells import prepare
+
+        prepare()
     from rich.console import Console
 
+    import parityfl.reporting.report  # noqa: F401 - to be had while the other process imports torch
     from parityfl.experiments.children import run_until_stopped
     from parityfl.experiments.progress import SuiteProgress
     from parityfl.experiments.suite import Result, read_suite, run_suite

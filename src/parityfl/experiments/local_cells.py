@@ -13,11 +13,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from parityfl.experiments.children import CORES, cores, stop
 from parityfl.experiments.forking import context, leave_with_parent, open_server, start
-from parityfl.experiments.suite import Running
+
+if TYPE_CHECKING:
+    from parityfl.experiments.suite import Running
 
 NEEDED = (
     "parityfl.cli", "parityfl.experiments.local", "parityfl.experiments.nursery", "parityfl.experiments.progress",
@@ -26,6 +28,11 @@ NEEDED = (
 """What every cell needs and that starts no threads when it is imported, as polars does: a fork would not have them."""
 
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
+
+
+def prepare() -> None:
+    """Begin to import what cells need where they are forked from, while this process does other things."""
+    open_server(NEEDED)
 
 
 @asynccontextmanager
@@ -37,7 +44,7 @@ async def launch_fork(arguments: Sequence[str], errors: IO[bytes], *, at_a_time:
         errors: where its standard error goes.
         at_a_time: how many there are at a time: it takes its share of the cores.
     """
-    open_server(NEEDED)
+    prepare()
     theirs: Connection[Any, Any] = Connection(os.dup(errors.fileno()), readable=False)
     process = context().Process(target=_command, args=(theirs, tuple(arguments), max(1, cores() // at_a_time)))
     starting = asyncio.create_task(asyncio.to_thread(start, process, theirs))
