@@ -113,10 +113,11 @@ def suite(
 def _launching(jobs: int | None, ray_address: str | None) -> Iterator[tuple[int, "Launch"]]:
     """Yield how many cells run at a time, and what starts one: here, or on a Ray cluster."""
     if ray_address is None:
+        from parityfl.experiments.children import cores
         from parityfl.experiments.local_cells import launch_fork
 
         count = jobs or 1
-        yield count, partial(launch_fork, at_a_time=count)
+        yield count, partial(launch_fork, share=max(1, cores() // count))
         return
     from parityfl.experiments.ray import connected
     from parityfl.experiments.ray_cells import launch_task

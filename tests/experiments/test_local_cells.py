@@ -14,7 +14,6 @@ import psutil
 import pytest
 
 from parityfl.config import Config
-from parityfl.experiments.children import CORES
 from parityfl.experiments.local_cells import launch_fork
 from parityfl.experiments.run import execute
 
@@ -37,11 +36,11 @@ def configuration(tmp_path: Path, **sections: object) -> Config:
     return config
 
 
-async def launched(tmp_path: Path, work: Callable, at_a_time: int = 1) -> object:
+async def launched(tmp_path: Path, work: Callable, share: int = 1) -> object:
     """Do some work while a cell runs; what it says goes to a file."""
     arguments = ["run", str(tmp_path / "cell.json"), "--out", str(tmp_path / "out"), "--resume"]
     with (tmp_path / "log").open("wb") as errors:
-        async with launch_fork(arguments, errors, at_a_time=at_a_time) as process:
+        async with launch_fork(arguments, errors, share=share) as process:
             return await work(process)
 
 
@@ -90,11 +89,8 @@ def test_a_cell_that_is_killed_tells_its_signal(tmp_path: Path) -> None:
     assert asyncio.run(launched(tmp_path, killed)) == -signal.SIGKILL
 
 
-def test_a_cell_takes_its_share_of_the_cores_and_leaves_with_its_context(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two at a time on four cores have two workers each; when we are done with a cell its workers are gone as well."""
-    monkeypatch.setenv(CORES, "4")
+def test_a_cell_takes_its_share_of_the_cores_and_leaves_with_its_context(tmp_path: Path) -> None:
+    """With two cores it has two workers, and when we are done with it they are gone as well."""
     configuration(tmp_path, **LONG)
     before = offspring()
 
@@ -102,7 +98,7 @@ def test_a_cell_takes_its_share_of_the_cores_and_leaves_with_its_context(
         await asyncio.to_thread(until, lambda: rounds_closed(tmp_path / "out"))
         return len(offspring() - before)
 
-    assert asyncio.run(launched(tmp_path, seen, at_a_time=2)) >= 3
+    assert asyncio.run(launched(tmp_path, seen, share=2)) >= 3
     assert "2 worker processes" in said(tmp_path)
     assert "interrupted; go on with --resume" in said(tmp_path)
     until(lambda: not offspring() - before)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf, isnan, nan
 
 import httpx
@@ -15,7 +15,9 @@ import numpy as np
 
 from parityfl.config import Config
 from parityfl.coordinator.answer import Answer
+from parityfl.coordinator.closing import Closing
 from parityfl.coordinator.devices import Devices
+from parityfl.coordinator.exchange import Exchange, told
 from parityfl.coordinator.packing import PackedModel, PackedTask, pack_both
 from parityfl.coordinator.registry import LOOKS, Member, Registry
 from parityfl.core.arrays import Layout
@@ -109,7 +111,7 @@ class HttpFleet:
         self._form = Form("BF16" if config.transport.dtype == "bf16" else "F32", config.transport.compression)
         self._readers = asyncio.Semaphore(READERS)
         self._stragglers: set[asyncio.Task[Reply]] = set()
-        self._exchanges: set[_Exchange] = set()
+        self._exchanges: set[Exchange] = set()
 
     @property
     def layout(self) -> Layout:
@@ -175,7 +177,7 @@ class HttpFleet:
         quorum = None if self.virtual else rounds.quorum
         if self.virtual:
             deadline_s = max(rounds.deadline_s, rounds.train_timeout_s) + rounds.grace_s
-        closing = _Closing(calls.values(), deadline_s, quorum)
+        closing = Closing(calls.values(), deadline_s, quorum)
         try:
             for client in task.clients.tolist():
                 await closing.wait_for(calls[client])
@@ -257,7 +259,7 @@ class HttpFleet:
         """Ask one device and return its outcome; raises only what ends an experiment."""
         async with self.devices.slots:
             patience = asyncio.timeout(self.config.rounds.train_timeout_s)
-            exchange = _Exchange(client, patience, self._clock)
+            exchange = Exchange(client, patience, self._clock)
             self._exchanges.add(exchange)
             try:
                 async with exchange.patience:
@@ -273,7 +275,7 @@ class HttpFleet:
         self._note(reply, task.round)
         return reply
 
-    async def _ask(self, task: TrainTask, exchange: _Exchange, shared: PackedTask) -> Reply:
+    async def _ask(self, task: TrainTask, exchange: Exchange, shared: PackedTask) -> Reply:
         client = exchange.client
         self._note_asked(client, task.round)
         form = self.form_of(self.registry.at(client))
@@ -292,7 +294,7 @@ class HttpFleet:
         """Return what to hold while an update of `size` bytes is read through."""
         return self._readers if size > SMALL_BYTES else _NOTHING
 
-    async def _reach(self, exchange: _Exchange, payload: Payload, limit: int) -> Answer:
+    async def _reach(self, exchange: Exchange, payload: Payload, limit: int) -> Answer:
         """Send until there is an answer: once on the wall clock, until the time-out on the virtual clock."""
         attempt = 0
         while True:
@@ -300,7 +302,7 @@ class HttpFleet:
                 member = self.registry.at(exchange.client)
                 answer = await self.devices.ask(member, "/train", payload, max(limit, _BODY_LIMIT_OF_ERRORS))
             except httpx.TransportError as error:
-                exchange.trouble = _told(error)
+                exchange.trouble = told(error)
                 if not self.virtual:
                     raise
             else:
@@ -364,7 +366,7 @@ class HttpFleet:
         control = None if update.control is None else lay_aside(update.control)
         return replace(update, delta=lay_aside(update.delta), control=control)
 
-    def _outcome(self, round: int, client: int, call: asyncio.Task[Reply], closing: _Closing) -> Reply:
+    def _outcome(self, round: int, client: int, call: asyncio.Task[Reply], closing: Closing) -> Reply:
         """Return what became of a device: its reply, or that it was late; keep a late update if wanted."""
         if call not in closing.overdue:
             reply = call.result()
@@ -401,124 +403,3 @@ class HttpFleet:
             self.registry.move(member, STATE_AFTER[reply.outcome], reply.reason or "it has trained")
         if reply.reason:
             log.info("%s: %s: %s", member.device_id, reply.outcome, reply.reason)
-
-
-@dataclass(eq=False)
-class _Exchange:
-    """What one call has measured so far, and the outcomes that it can end in."""
-
-    client: int
-    patience: asyncio.Timeout
-    clock: Callable[[], float]
-    bytes_down: float = nan
-    bytes_up: float = nan
-    trouble: str = ""
-    loss: str = ""
-
-    def __post_init__(self) -> None:
-        self.began = self.clock()
-
-    def give_up(self, loss: str) -> None:
-        """End the call: the device has gone, as `loss` says."""
-        if not self.patience.expired():
-            self.loss = loss
-            self.patience.reschedule(asyncio.get_running_loop().time())
-
-    def reply(
-        self, outcome: Outcome, reason: str = "", update: Update | None = None, *, reproducible: bool = False
-    ) -> Reply:
-        """Return the outcome; what is no update is the fault of this device or its wire, unless said otherwise."""
-        return Reply(
-            self.client,
-            outcome,
-            update,
-            _first_line(reason),
-            latency_s=self.clock() - self.began,
-            bytes_up=self.bytes_up,
-            bytes_down=self.bytes_down,
-            reproducible=reproducible or outcome is Outcome.COMPLETED,
-        )
-
-    def refused(self, answer: Answer) -> Reply:
-        """Interpret a status other than 200: 401, 409 and 503 are a device's right, all else is a fault."""
-        outcome = Outcome.REFUSED if answer.status in (401, 409, 503) else Outcome.FAILED
-        return self.reply(outcome, f"answered {answer.status}: {detail_of(bytes(answer.body))}")
-
-    def timed_out(self, seconds: float) -> Reply:
-        """Interpret the end of the time that the device had; one that has gone or was never reached is unreachable."""
-        if self.loss:
-            return self.reply(Outcome.UNREACHABLE, self.loss)
-        if self.trouble:
-            return self.reply(Outcome.UNREACHABLE, f"{_first_line(self.trouble)[:150]}, for {seconds:g} s")
-        return self.reply(Outcome.TIMED_OUT, f"no reply within train_timeout_s = {seconds:g} s")
-
-    def failed(self, error: Exception) -> Reply:
-        """Interpret an exception."""
-        if isinstance(error, PayloadError):
-            return self.reply(Outcome.INVALID, str(error), reproducible=isinstance(error, UnusableError))
-        if isinstance(error, httpx.TransportError):
-            return self.reply(Outcome.UNREACHABLE, _told(error))
-        log.error("asking client %d failed", self.client, exc_info=error)
-        return self.reply(Outcome.FAILED, _told(error))
-
-
-class _Closing:
-    """When a round closes: at its deadline, or once a quorum has completed it. It closes once, for everyone.
-
-    Attributes:
-        overdue: the calls that had not ended by then.
-        reason: why it closed.
-        after_s: how long it was open.
-    """
-
-    def __init__(self, calls: Iterable[asyncio.Task[Reply]], deadline_s: float, quorum: int | None) -> None:
-        loop = asyncio.get_running_loop()
-        self.overdue: frozenset[asyncio.Task[Reply]] = frozenset()
-        self.reason = ""
-        self.after_s = nan
-        self._running = set(calls)
-        self._missing = quorum
-        self._began = loop.time()
-        self._closed: asyncio.Future[None] = loop.create_future()
-        late = f"no reply by the round's deadline of {deadline_s:g} s (rounds.deadline_s)"
-        self._timer = loop.call_later(deadline_s, self._close, late)
-        for call in self._running:
-            call.add_done_callback(self._count)
-
-    async def wait_for(self, call: asyncio.Task[Reply]) -> None:
-        """Return when the call has ended or the round has closed."""
-        if call.done() or self._closed.done():
-            return
-        await asyncio.wait((call, self._closed), return_when=asyncio.FIRST_COMPLETED)
-
-    def cancel(self) -> None:
-        """Forget the deadline."""
-        self._timer.cancel()
-        self._missing = None
-
-    def _count(self, call: asyncio.Task[Reply]) -> None:
-        self._running.discard(call)
-        if not self._running:
-            self._timer.cancel()
-        if self._missing is None or call.cancelled() or call.result().outcome is not Outcome.COMPLETED:
-            return
-        self._missing -= 1
-        if self._missing == 0:
-            self._close("others had made up the quorum (rounds.quorum)")
-
-    def _close(self, reason: str) -> None:
-        if self._closed.done():
-            return
-        self._timer.cancel()
-        self.overdue = frozenset(self._running)
-        self.reason = reason
-        self.after_s = asyncio.get_running_loop().time() - self._began
-        self._closed.set_result(None)
-
-
-def _told(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
-def _first_line(text: str) -> str:
-    return text.partition("\n")[0][:200]

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import IO, TYPE_CHECKING, Any
 
-from parityfl.experiments.children import CORES, cores, stop
+from parityfl.experiments.children import CORES, stop
 from parityfl.experiments.forking import context, leave_with_parent, open_server, start
 
 if TYPE_CHECKING:
@@ -36,17 +36,17 @@ def prepare() -> None:
 
 
 @asynccontextmanager
-async def launch_fork(arguments: Sequence[str], errors: IO[bytes], *, at_a_time: int = 1) -> AsyncIterator[Running]:
+async def launch_fork(arguments: Sequence[str], errors: IO[bytes], *, share: int) -> AsyncIterator[Running]:
     """Start one of our commands as a process; it ends with the context, and with this process.
 
     Args:
         arguments: the command and its arguments.
         errors: where its standard error goes.
-        at_a_time: how many there are at a time: it takes its share of the cores.
+        share: how many cores it may use, at least 1.
     """
     prepare()
     theirs: Connection[Any, Any] = Connection(os.dup(errors.fileno()), readable=False)
-    process = context().Process(target=_command, args=(theirs, tuple(arguments), max(1, cores() // at_a_time)))
+    process = context().Process(target=_command, args=(theirs, tuple(arguments), share))
     starting = asyncio.create_task(asyncio.to_thread(start, process, theirs))
     try:
         await asyncio.shield(starting)

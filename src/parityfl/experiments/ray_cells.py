@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
-from parityfl.experiments.children import CORES, child
+from parityfl.experiments.local_cells import launch_fork
 from parityfl.experiments.suite import Running
 
 RETRIES = 3
@@ -65,7 +65,7 @@ async def _run(command: str, configuration: str, options: Sequence[str]) -> tupl
         file, log = Path(scratch) / "config.json", Path(scratch) / "log"
         file.write_text(configuration, encoding="utf-8")
         with log.open("wb") as errors:
-            async with child([command, str(file), *options], stderr=errors, environment={CORES: "1"}) as process:
+            async with launch_fork([command, str(file), *options], errors, share=1) as process:
                 code = await process.wait()
         return code, log.read_bytes()
 
