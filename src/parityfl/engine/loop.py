@@ -1,5 +1,7 @@
 """The round loop: look, select, train, aggregate, evaluate, account. The same loop for every fleet."""
 
+from __future__ import annotations
+
 import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -198,10 +200,43 @@ class _Run:
     async def round(self, state: RunState) -> RunState:
         """Run one round and return the state after it."""
         spec, clock = self.spec, _Stopwatch()
-        number = state.ledger.rounds + 1
-        time_s = (number - 1) * spec.world.interval_s if spec.virtual else time() - self.began
+        plan, world = await self._select(state, clock)
+        task = self._task(plan, state)
+        learned = await self._train(plan, task, state, world, clock)
+        evaluation = await self._evaluate(plan.round, learned.weights, learned.average)
+        clock.lap("evaluate_s")
+        record = close_round(
+            plan,
+            [_result(reply) for reply in learned.intake.replies],
+            state.ledger,
+            world,
+            eval_loss=evaluation.clients.loss,
+            eval_accuracy=evaluation.clients.accuracy,
+            surrogate_weight=learned.step.client_weight,
+            functional=spec.functional,
+        )
+        after = self._after(state, record, learned, world)
+        figures = {
+            "deadline_s": task.deadline_s,
+            **fairness_figures(record, after.ledger, world, spec.functional),
+            **_measured(record, evaluation),
+            **clock.laps,
+            "round_s": clock.total(),
+            "rss_bytes": self.process.memory_info().rss,
+        }
+        lines = {"rounds": round_line(figures), "clients": client_lines(record, after.ledger, spec.device_ids)}
+        with disk_errors(self.folder.path, UnfinishedError):
+            self._journal(after, lines, np.unique(np.asarray(learned.intake.clients, dtype=np.int64)), figures)
+            self.folder.append(lines, durable=not spec.virtual)
+        self.last, self.figures = after, figures
+        reasons = {reply.client: reply.reason for reply in learned.intake.replies if reply.reason}
+        self._tell(ClosedRound(record, after.ledger, figures, after.weights, reasons))
+        return after
 
-        # Look and select.
+    async def _select(self, state: RunState, clock: _Stopwatch) -> tuple[Plan, World]:
+        """Look who is there and select; return the plan, and the world as the fleet tells it."""
+        spec, number = self.spec, state.ledger.rounds + 1
+        time_s = (number - 1) * spec.world.interval_s if spec.virtual else time() - self.began
         presence = await self.fleet.look(number, time_s)
         world = presence.world(spec.world)
         clock.start()
@@ -216,64 +251,38 @@ class _Run:
             wanted=spec.wanted,
         )
         clock.lap("select_s")
+        return plan, world
 
-        # Train and aggregate: updates are folded while later ones are still on their way.
-        task = self._task(plan, state)
+    async def _train(self, plan: Plan, task: TrainTask, state: RunState, world: World, clock: _Stopwatch) -> _Learned:
+        """Train and aggregate: updates are folded while later ones are still on their way."""
         intake = Intake(self.fleet.train(task), state.late)
         context = self._context(plan, state, world)
         step = await asyncio.to_thread(self._fold, state, context, intake)
-        weights, optimizer = self._advance(state, step, number)
-        average = _blend(state.average, weights, spec.ema)
+        weights, optimizer = self._advance(state, step, plan.round)
+        average = _blend(state.average, weights, self.spec.ema)
         clock.lap("aggregate_s")
         clock.move("aggregate_s", "train_s", intake.waited_s)
+        control = intake.control(state.control, context.population)
+        return _Learned(intake, step, weights, average, optimizer, control)
 
-        # Evaluate.
-        evaluation = await self._evaluate(number, weights, average)
-        clock.lap("evaluate_s")
-
-        # Account.
-        record = close_round(
-            plan,
-            [_result(reply) for reply in intake.replies],
-            state.ledger,
-            world,
-            eval_loss=evaluation.clients.loss,
-            eval_accuracy=evaluation.clients.accuracy,
-            surrogate_weight=step.client_weight,
-            functional=spec.functional,
-        )
+    def _after(self, state: RunState, record: RoundRecord, learned: _Learned, world: World) -> RunState:
+        """Account for a round."""
+        spec = self.spec
         steering = record if spec.trusts_latency else replace(record, latency_s=np.full_like(record.latency_s, np.nan))
         ledger = account(_with_initial_loss(state.ledger, record.eval_loss), steering)
-        after = RunState(
+        return RunState(
             ledger=ledger,
-            weights=weights,
-            average=average,
+            weights=learned.weights,
+            average=learned.average,
             selector=spec.selector.observe(state.selector, steering, world),
-            aggregator=step.state,
-            optimizer=optimizer,
-            control=intake.control(state.control, context.population),
+            aggregator=learned.step.state,
+            optimizer=learned.optimizer,
+            control=learned.control,
             late=_still_newest(self.fleet.late_updates(), ledger),
-            deterministic=state.deterministic and all(reply.reproducible for reply in intake.replies),
-            idle_rounds=0 if intake.clients else state.idle_rounds + 1,
-            notes=step.notes or state.notes,
+            deterministic=state.deterministic and all(reply.reproducible for reply in learned.intake.replies),
+            idle_rounds=0 if learned.intake.clients else state.idle_rounds + 1,
+            notes=learned.step.notes or state.notes,
         )
-        figures = {
-            "deadline_s": task.deadline_s,
-            **fairness_figures(record, ledger, world, spec.functional),
-            **_measured(record, evaluation),
-            **clock.laps,
-            "round_s": clock.total(),
-            "rss_bytes": self.process.memory_info().rss,
-        }
-        lines = {"rounds": round_line(figures), "clients": client_lines(record, ledger, spec.device_ids)}
-        with disk_errors(self.folder.path, UnfinishedError):
-            self._journal(after, lines, np.unique(np.asarray(intake.clients, dtype=np.int64)), figures)
-            self.folder.append(lines, durable=not spec.virtual)
-        self.last, self.figures = after, figures
-        self._tell(
-            ClosedRound(record, ledger, figures, weights, {r.client: r.reason for r in intake.replies if r.reason})
-        )
-        return after
 
     def _task(self, plan: Plan, state: RunState) -> TrainTask:
         """Return what the clients are asked, with all vectors as they arrive there."""
@@ -384,6 +393,18 @@ class _Run:
                 "notes": jsonable({**spec.selector.notes(state.selector), **state.notes}),
             }
         )
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What a round's training has come to: who answered what, the aggregation's step, and all that moved with it."""
+
+    intake: Intake
+    step: Step
+    weights: Vector
+    average: Vector
+    optimizer: Mapping[str, Any]
+    control: Vector | None
 
 
 class _Stopwatch:
