@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
 
-from rows import IDIOM, Row, read
+from rows import Row, read
+from sides import AT_ONCE, ENGINE, EVALUATION, IDIOM, IN_ROUNDS, LOOP, MEASURING, PLAIN, USUAL, all_cores, beside
 
 NOTES = Path(__file__).with_name("notes.md")
 """What explains the figures, written by hand."""
@@ -74,16 +75,14 @@ def training_goals(model: str, per_round: float) -> list[Goal]:
     """Return the goals of training one model."""
     turn, run = f"{model}, the engine in turn", f"{model}, a round of a run"
     one, whole = f"{model}, a round", f"{model}, a run of 20 rounds with start-up"
-    engine, at_once = "the engine, nothing held out", "a bare loop a core"
-    measuring = "bare loops in rounds, held-out parts measured"
     against = {
-        "training, nothing held out / cores x one bare loop": f"{engine} / cores x one bare loop",
-        "the same / cores x one plain torch loop": f"{engine} / cores x one plain torch loop",
-        "the same / bare loops on all cores at once": f"{engine} / {at_once}",
-        "the same / bare loops on all cores, in rounds": f"{engine} / bare loops in rounds",
-        "the same with held-out parts / such loops that measure them": f"the engine / {measuring}",
+        "training, nothing held out / cores x one bare loop": beside(ENGINE, all_cores(LOOP)),
+        "the same / cores x one plain torch loop": beside(ENGINE, all_cores(PLAIN)),
+        "the same / bare loops on all cores at once": beside(ENGINE, AT_ONCE),
+        "the same / bare loops on all cores, in rounds": beside(ENGINE, IN_ROUNDS),
+        "the same with held-out parts / such loops that measure them": beside(USUAL, MEASURING),
     }
-    rate = Figure(turn, f"the engine's evaluation / {at_once}")
+    rate = Figure(turn, beside(EVALUATION, AT_ONCE))
     return [
         *(Goal(f"{model}: {text}", Figure(turn, pair), True, 0.95) for text, pair in against.items()),
         Goal(f"{model}: selection to journal / a round", Figure(run, "the rest", "the whole round"), False, 0.05),

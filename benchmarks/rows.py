@@ -15,9 +15,6 @@ from time import perf_counter
 
 from setting import setting
 
-IDIOM = "Flask, requests, torch.save"
-"""The side that shows how the first systems of this kind did it."""
-
 REPEATS = 5
 """How often each side is measured; a quick run measures once and proves only that the script works."""
 

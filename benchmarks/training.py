@@ -30,6 +30,7 @@ from time import perf_counter
 
 import torch
 from rows import REPEATS, emit, parser, row, say
+from sides import AT_ONCE, ENGINE, EVALUATION, IN_ROUNDS, LOOP, MEASURING, PLAIN, USUAL, all_cores, beside
 from torch import Tensor, nn
 
 from network import build, train
@@ -42,12 +43,9 @@ from parityfl.training.models import build_model
 
 BATCH, LR, PER_ROUND, TRAINED, HELD = 32, 0.05, 10, 480, 120
 
-PLAIN, LOOP, AT_ONCE, IN_ROUNDS = "one plain torch loop", "one bare loop", "a bare loop a core", "bare loops in rounds"
-MEASURING = "bare loops in rounds, held-out parts measured"
-ENGINE, USUAL, EVALUATION = "the engine, nothing held out", "the engine", "the engine's evaluation"
 PAIRS = (
-    (ENGINE, f"cores x {LOOP}"),
-    (ENGINE, f"cores x {PLAIN}"),
+    (ENGINE, all_cores(LOOP)),
+    (ENGINE, all_cores(PLAIN)),
     (ENGINE, AT_ONCE),
     (ENGINE, IN_ROUNDS),
     (USUAL, MEASURING),
@@ -218,7 +216,7 @@ def measure(model: str, repeats: int, rounds: int) -> None:
         row(
             f"{model}, the engine in turn",
             "x",
-            f"{side} / {other}",
+            beside(side, other),
             [median(t[side]) / median(t[other]) for t in turns],
         )
         for side, other in PAIRS
@@ -248,7 +246,7 @@ def one_turn(bare: ProcessPoolExecutor, model: str, rounds: int) -> tuple[Turn, 
     turn[USUAL] = [PER_ROUND * TRAINED / each["training"] for each in times]
     turn[EVALUATION] = [(2 * 10_000 + 100 * HELD) / each["evaluation"] for each in times]
     for loop in (PLAIN, LOOP):
-        turn[f"cores x {loop}"] = [cores() * each for each in turn[loop]]
+        turn[all_cores(loop)] = [cores() * each for each in turn[loop]]
     return turn, times
 
 

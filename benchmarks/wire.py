@@ -24,7 +24,8 @@ from time import perf_counter
 from typing import Any
 
 from peers import CACHE, HERE, failure, versions
-from rows import IDIOM, REPEATS, emit, parser, row, say
+from rows import REPEATS, emit, parser, row, say
+from sides import IDIOM
 from wire_models import parameters
 
 FLASK = CACHE / "flask"
