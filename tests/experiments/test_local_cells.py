@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from parityfl.config import Config
+from parityfl.experiments.forking import LONGEST_PLACE, context
 from parityfl.experiments.local_cells import launch_fork
 from parityfl.experiments.run import execute
 
@@ -68,6 +69,16 @@ def test_a_cell_is_the_run_that_its_configuration_describes(tmp_path: Path) -> N
         assert forked[key] == here[key]
     assert (tmp_path / "out" / "report.html").exists()
     assert "fedavg round 3" in said(tmp_path)
+
+
+def test_a_cell_starts_afresh_where_a_socket_has_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest path that a socket may have is 107 bytes: one beside what multiprocessing makes of this folder."""
+    folder = tmp_path / ("x" * max(1, LONGEST_PLACE - len(os.fsencode(tmp_path))))
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    configuration(tmp_path, data={"name": "digits"}, rounds={"count": 1}, engine={"workers": 2})
+    assert context().get_start_method() == "spawn"
+    assert asyncio.run(launched(tmp_path, lambda process: process.wait())) == 0
 
 
 def test_a_cell_that_fails_says_why(tmp_path: Path) -> None:

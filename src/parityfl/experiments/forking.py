@@ -1,8 +1,8 @@
 """Processes of ours that are forked from a server process, which has imported once what all of them need.
 
-The standard library's multiprocessing runs the server; on Linux, for elsewhere a fork cannot be relied on, and each
-process starts afresh. It is never a fork of this process. Ctrl-C reaches neither the server nor any of them: it is for
-this process, which then ends them.
+The standard library's multiprocessing runs the server; on Linux, for elsewhere a fork cannot be relied on, and where
+the server's socket can have a path. Else each process starts afresh. It is never a fork of this process. Ctrl-C reaches
+neither the server nor any of them: it is for this process, which then ends them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ from multiprocessing import forkserver, get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
+from tempfile import gettempdir
 from types import ModuleType
 from typing import Any
 
 ONE_THREAD = ("OMP_NUM_THREADS", "1")
 """What the libraries beneath numpy read when they are loaded: of our processes each computes on one thread."""
+
+LONGEST_PLACE = 75
+"""Bytes of the path of the folder for temporary files that leave room for multiprocessing's names in a socket's 107."""
 
 _STARTING = threading.Lock()
 """Held by who has changed for a moment what a new process would be given."""
@@ -30,7 +34,9 @@ _STARTING = threading.Lock()
 
 def context() -> ForkServerContext | SpawnContext:
     """Return how processes are started."""
-    return get_context("forkserver") if sys.platform == "linux" else get_context("spawn")
+    if sys.platform == "linux" and len(os.fsencode(gettempdir())) <= LONGEST_PLACE:
+        return get_context("forkserver")
+    return get_context("spawn")
 
 
 def open_server(modules: Sequence[str]) -> None:
