@@ -26,6 +26,19 @@ def call(monkeypatch, capsys, tmp_path):
     return run
 
 
+def test_the_command_line_leaves_the_process_that_calls_it_alone():
+    code = "import sys\nfrom parityfl.cli import main\nsys.argv = ['parityfl', '--version']\n"
+    code += "try:\n    main()\nexcept SystemExit:\n    sys.exit(7)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 7
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_command_does_without_what_the_shell_has_closed(closed):
+    command = f"'{sys.executable}' -m parityfl list selectors {closed}"
+    done = subprocess.run(command, shell=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_schedule_writes_and_tells(call, tmp_path):
     code, out, err = call("schedule", "--selector", "lnu", *EXAMPLE, "--out", "runs/s")
     assert code == 0

@@ -1,5 +1,5 @@
 """``python -m parityfl`` is the command ``parityfl``."""
 
-from parityfl.cli import main
+from parityfl.cli import command
 
-main()
+command()

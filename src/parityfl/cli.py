@@ -311,6 +311,11 @@ def _reported(folder: Path) -> Iterator[None]:
 
 def main() -> None:
     """Run the command line; a `ParityflError` is one line and its exit code, never a traceback."""
+    sys.exit(_run())
+
+
+def command() -> None:
+    """Be the command `parityfl`: as `main`, in a process that has nothing else to do and ends at once afterwards."""
     ended: list[int] = []
     atexit.register(_leave, ended)  # the first to be registered is the last to be called
     ended.append(_run())
@@ -333,10 +338,12 @@ def _run() -> int:
 
 def _leave(ended: Sequence[int]) -> None:
     """End a process that has done what it was asked; to take torch and the rest of it apart takes half a second."""
-    if ended:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(ended[0])
+    if not ended:
+        return
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # the shell may have closed one
+        with suppress(OSError):  # whoever read it may have gone
+            stream.flush()
+    os._exit(ended[0])
 
 
 def _explain_usage(error: TyperException) -> None:
