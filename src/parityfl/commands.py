@@ -80,7 +80,10 @@ def suite(
     resume: Annotated[bool, typer.Option("--resume", help="Skip what is done, go on with what is not.")] = False,
 ) -> None:
     """Run a grid of configurations and compare them; exit 3 where a run failed."""
-    if ray is None:
+    from parityfl.experiments.suite import Result, read_suite, run_suite
+
+    cells = read_suite(file)
+    if ray is None and not resume:  # else there may be nothing to do
         from parityfl.experiments.local_cells import prepare
 
         prepare()
@@ -89,9 +92,7 @@ def suite(
     import parityfl.reporting.report  # noqa: F401 - to be had while the other process imports torch
     from parityfl.experiments.children import run_until_stopped
     from parityfl.experiments.progress import SuiteProgress
-    from parityfl.experiments.suite import Result, read_suite, run_suite
 
-    cells = read_suite(file)
     folder = Path("runs") / file.stem if out is None else out
     results: list[Result] = []
     with _launching(jobs, ray) as (count, launch), resumable(), SuiteProgress(Console(stderr=True), len(cells)) as bars:
