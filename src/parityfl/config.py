@@ -7,7 +7,6 @@ the class registered under it; choosing another name drops the keys that lower l
 from __future__ import annotations
 
 import json
-import os
 import reprlib
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -445,11 +444,6 @@ class Config(Section):
         """The model's name, `auto` resolved."""
         usual = DEFAULT_MODELS.get(self.data.name, "cnn-small")
         return usual if self.model.name == "auto" else self.model.name
-
-    @property
-    def processes(self) -> int:
-        """How many processes share the devices of the `http` engine."""
-        return min(self.population.clients, self.engine.processes or os.cpu_count() or 1)
 
     @property
     def device_ids(self) -> list[str]:

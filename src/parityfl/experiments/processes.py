@@ -24,7 +24,7 @@ from parityfl.config import Config
 from parityfl.core.errors import FleetError, ParityflError, UnfinishedError
 from parityfl.engine.folder import CLIENTS, RunFolder
 from parityfl.experiments.build import document
-from parityfl.experiments.children import STOP_PATIENCE_S, child, stop
+from parityfl.experiments.children import STOP_PATIENCE_S, child, cores, stop
 from parityfl.web.secrets import JOIN_TOKEN, OPERATOR_TOKEN
 from parityfl.wire.schemas import Health
 
@@ -99,7 +99,8 @@ async def run_processes(config: Config, out: Path, resume: bool) -> None:
 
 def groups(config: Config) -> list[list[str]]:
     """Return which devices share a process: as even as can be, in index order."""
-    ids, count = config.device_ids, config.processes
+    ids = config.device_ids
+    count = min(len(ids), config.engine.processes or cores())
     return [ids[len(ids) * i // count : len(ids) * (i + 1) // count] for i in range(count)]
 
 

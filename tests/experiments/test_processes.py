@@ -1,0 +1,22 @@
+"""How the devices of the `http` engine are shared out among processes."""
+
+import pytest
+
+from parityfl.config import Config
+from parityfl.experiments.children import CORES
+from parityfl.experiments.processes import groups
+
+
+@pytest.mark.parametrize(
+    ("engine", "cores", "sizes"),
+    [({}, "2", [3, 4]), ({}, "1", [7]), ({}, "9", [1] * 7), ({"processes": 3}, "1", [2, 2, 3])],
+    ids=["a core each", "one core", "more cores than devices", "as many as asked"],
+)
+def test_a_process_a_core_unless_asked_otherwise(
+    monkeypatch: pytest.MonkeyPatch, engine: dict[str, int], cores: str, sizes: list[int]
+) -> None:
+    monkeypatch.setenv(CORES, cores)
+    config = Config(population={"clients": 7, "per_round": 2}, engine={"name": "http", **engine})
+    shared = groups(config)
+    assert [len(group) for group in shared] == sizes
+    assert [name for group in shared for name in group] == config.device_ids
