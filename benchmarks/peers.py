@@ -18,7 +18,6 @@ import csv
 import json
 import os
 import subprocess
-import sys
 from argparse import Namespace
 from collections.abc import Callable
 from importlib.metadata import distributions
@@ -29,6 +28,7 @@ from time import perf_counter
 import numpy as np
 from platformdirs import user_cache_path
 from rows import REPEATS, emit, parser, row, say
+from setting import PARITYFL
 
 from parityfl.config import Config
 from parityfl.training.holdings import load_holdings
@@ -132,7 +132,7 @@ def ours(model: str, rounds: int, folder: Path, *, held: int, every: int, precis
     assignments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     with TemporaryDirectory(dir=folder) as place:
         out = Path(place) / "run"
-        command = [sys.executable, "-m", "parityfl", "run", "--method", "fedavg-uniform", *assignments]
+        command = [*PARITYFL, "run", "--method", "fedavg-uniform", *assignments]
         began = perf_counter()
         subprocess.run([*command, "--out", str(out)], check=True, capture_output=True, text=True)
         seconds = perf_counter() - began

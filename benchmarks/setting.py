@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +14,9 @@ from pathlib import Path
 import psutil
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+PARITYFL = [sys.executable, "-m", "parityfl"]
+"""The command, of the environment that runs the scripts."""
+
 VERSIONED = ("torch", "numpy", "fastapi", "uvicorn", "httpx", "ray")
 VECTORS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
 """What decides how fast a processor computes here, the best first."""

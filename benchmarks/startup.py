@@ -17,11 +17,11 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from rows import emit, in_turn, parser, repeats, row, say, timed
+from setting import PARITYFL
 
 from parityfl.coordinator.registry import Registry
 from parityfl.wire.schemas import DeviceReport, Registration
 
-PARITYFL = [sys.executable, "-m", "parityfl"]
 PYTHON = [sys.executable, "-c"]
 PATIENCE_S = 300.0
 

@@ -13,19 +13,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rows import emit, in_turn, parser, repeats, row, timed
-from setting import CORES
+from setting import CORES, PARITYFL
 
 from parityfl.experiments.children import CORES as SHARE
 from parityfl.experiments.suite import Cell, read_suite
-
-PARITYFL = [sys.executable, "-m", "parityfl"]
 
 DIGITS = """
 data.name = "digits"

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import psutil
 import pytest
 from crew_jobs import Die, DieOnce, Echo, Fail, FailOddly, Return, Starve
 from safetensors.numpy import load_file
+from watching import has_closed, until
 
 from parityfl.config import Config
 from parityfl.core.errors import ConfigError, FleetError
@@ -447,10 +447,7 @@ def test_workers_die_with_the_run_however_it_dies(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     run = subprocess.Popen([sys.executable, str(script), str(tmp_path / "run"), "100000"], stdout=subprocess.DEVNULL)
-    rounds, give_up = tmp_path / "run" / "rounds.csv", time.monotonic() + 120
-    while not (rounds.is_file() and rounds.read_text().count("\n") > 2):
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
+    until(lambda: has_closed(tmp_path / "run", 2), "two rounds")
     family = psutil.Process(run.pid).children(recursive=True)
     assert len(family) >= 3, "a server process and two workers"
     run.kill()

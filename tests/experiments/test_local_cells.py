@@ -6,29 +6,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from watching import PATIENCE_S, has_closed, until
 
 from parityfl.config import Config
 from parityfl.experiments.forking import LONGEST_PLACE, context
 from parityfl.experiments.local_cells import launch_fork
 from parityfl.experiments.run import execute
 
-PATIENCE_S = 60.0
-
 LONG = {"data": {"name": "digits"}, "rounds": {"count": 20_000}, "evaluation": {"every": 1000}}
 """A run that does not end by itself."""
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def configuration(tmp_path: Path, **sections: object) -> Config:
@@ -43,11 +34,6 @@ async def launched(tmp_path: Path, work: Callable, share: int = 1) -> object:
     with (tmp_path / "log").open("wb") as errors:
         async with launch_fork(arguments, errors, share=share) as process:
             return await work(process)
-
-
-def rounds_closed(folder: Path) -> bool:
-    table = folder / "rounds.csv"
-    return table.exists() and table.read_bytes().count(b"\n") > 1
 
 
 def said(tmp_path: Path) -> str:
@@ -92,7 +78,7 @@ def test_a_cell_that_is_killed_tells_its_signal(tmp_path: Path) -> None:
     before = offspring()
 
     async def killed(process: object) -> int:
-        await asyncio.to_thread(until, lambda: rounds_closed(tmp_path / "out"))
+        await asyncio.to_thread(until, lambda: has_closed(tmp_path / "out", 1), "a round")
         (cell,) = offspring() - before
         os.kill(cell, signal.SIGKILL)
         return await process.wait()
@@ -106,13 +92,13 @@ def test_a_cell_takes_its_share_of_the_cores_and_leaves_with_its_context(tmp_pat
     before = offspring()
 
     async def seen(process: object) -> int:
-        await asyncio.to_thread(until, lambda: rounds_closed(tmp_path / "out"))
+        await asyncio.to_thread(until, lambda: has_closed(tmp_path / "out", 1), "a round")
         return len(offspring() - before)
 
     assert asyncio.run(launched(tmp_path, seen, share=2)) >= 3
     assert "2 worker processes" in said(tmp_path)
     assert "interrupted; go on with --resume" in said(tmp_path)
-    until(lambda: not offspring() - before)
+    until(lambda: not offspring() - before, "all processes have left")
 
 
 def test_a_cell_that_is_given_up_while_it_starts_is_stopped(tmp_path: Path) -> None:
@@ -128,7 +114,7 @@ def test_a_cell_that_is_given_up_while_it_starts_is_stopped(tmp_path: Path) -> N
             await task
 
     asyncio.run(given_up())
-    until(lambda: not offspring() - before)
+    until(lambda: not offspring() - before, "all processes have left")
 
 
 SUITE = """
@@ -162,20 +148,20 @@ def group_is_gone(group: int) -> bool:
 
 
 def test_nothing_outlives_a_suite_that_is_killed(tmp_path: Path, suite: subprocess.Popen) -> None:
-    until(lambda: all(rounds_closed(tmp_path / "out" / name) for name in ("seed0", "seed1")))
+    until(lambda: all(has_closed(tmp_path / "out" / name, 1) for name in ("seed0", "seed1")), "a round of each")
     suite.kill()
     suite.wait()
-    until(lambda: group_is_gone(suite.pid))
+    until(lambda: group_is_gone(suite.pid), "all processes have left")
 
 
 @pytest.mark.parametrize("sign", ["logs/seed0.log", "seed0/rounds.csv"], ids=["importing", "running"])
 def test_ctrl_c_is_one_line_whenever_it_comes(tmp_path: Path, suite: subprocess.Popen, sign: str) -> None:
     """A terminal sends it to all processes of the group: also to the one that imports torch at that moment."""
-    until((tmp_path / "out" / sign).exists)
+    until((tmp_path / "out" / sign).exists, sign)
     os.killpg(suite.pid, signal.SIGINT)
     _, errors = suite.communicate(timeout=PATIENCE_S)
     assert suite.returncode == 130
     lines = [line for line in errors.splitlines() if line.startswith("parityfl: ")]
     assert lines == ["parityfl: interrupted; go on with --resume"]
     assert "Traceback" not in errors
-    until(lambda: group_is_gone(suite.pid))
+    until(lambda: group_is_gone(suite.pid), "all processes have left")
