@@ -8,8 +8,9 @@ not in it, some 2 ms, though it is in the whole run. `parityfl` does what the ot
 evaluates at the start and at the end only. In `parityfl, held-out parts` each client also measures the model before and
 after its training, on 120 images more that it holds out. `parityfl, evaluating` is the usual run: besides, every round
 measures the model and its moving average on the test set and the model on all 100 held-out parts. `parityfl, bf16` is
-`parityfl` with `engine.precision = "bf16"`, which computes something else: it is no side of a goal. Each peer lives in
-an environment of its own, made by `scripts/bench`; one that is not there is shown as missing.
+`parityfl` with `engine.precision = "bf16"`, which computes something else: it is no side of a goal, and is not run on a
+processor that takes many times as long for such numbers. Each peer lives in an environment of its own, made by
+`scripts/bench`; one that is not there is shown as missing.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from rows import REPEATS, emit, parser, row, say
 from setting import PARITYFL
 
 from parityfl.config import Config
+from parityfl.training.device import choose_device, is_slow_in_bf16
 from parityfl.training.holdings import load_holdings
 
 CACHE = Path(os.environ.get("PARITYFL_BENCH_CACHE", user_cache_path("parityfl-bench")))
@@ -45,6 +47,8 @@ PEERS = {
     "flower": [str(HERE / "peer_flower.py")],
     "pfl": ["-m", "torch.distributed.run", "--nproc-per-node", "2", str(HERE / "peer_pfl.py")],
 }
+
+BF16 = "parityfl, bf16"
 
 PACKAGES = {"flower": "flwr", "pfl": "pfl"}
 
@@ -73,11 +77,14 @@ def compare(model: str, arguments: Namespace, data: Path) -> None:
     rounds = arguments.rounds
     sides: dict[str, Callable[[], Times]] = {
         "parityfl": lambda: ours(model, rounds, data.parent, held=0, every=rounds),
-        "parityfl, bf16": lambda: ours(model, rounds, data.parent, held=0, every=rounds, precision="bf16"),
+        BF16: lambda: ours(model, rounds, data.parent, held=0, every=rounds, precision="bf16"),
         "parityfl, held-out parts": lambda: ours(model, rounds, data.parent, held=120, every=rounds),
         "parityfl, evaluating": lambda: ours(model, rounds, data.parent, held=120, every=1),
     }
     notes = {}
+    if is_slow_in_bf16(choose_device("cpu")):
+        del sides[BF16]
+        notes[BF16] = "not run: this processor takes many times as long"
     for name, script in PEERS.items():
         python = CACHE / name / "bin" / "python"
         command = [str(python), *script, str(data), model, str(rounds)]
