@@ -52,6 +52,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes longer to import than all else that --help does
 )
 app.add_typer(studies)
 app.add_typer(trust_commands)
@@ -85,7 +86,7 @@ def run(  # noqa: PLR0917
     resume: Resume = False,
     leash: Leash = False,
 ) -> None:
-    """Run one method once, with its report; print the run folder last."""
+    """Run one method once, with its report. Prints the run folder last."""
     config = read_config(
         config_file, method, selector, aggregator, dataset, availability, clients, per_round, rounds, seed, engine,
         assignments,
@@ -200,7 +201,7 @@ def client(  # noqa: PLR0917
     log_level: LogLevel = "info",
     leash: Leash = False,
 ) -> None:
-    """Be one device, or several: register, train when asked, leave when told to."""
+    """Be one device, or several: register, train when asked. Leaves when told to."""
     if bool(device) == bool(devices):
         raise ConfigError("name the device with --device-id h0, or several with --devices h0,h1 or h0..h9")
     if not server:
@@ -231,7 +232,7 @@ def client(  # noqa: PLR0917
 
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder, or a folder of them.")]) -> None:
-    """Write report.html, table.csv and table.md for a run or a folder of runs, and print the table."""
+    """Write report and tables of a run or a folder of runs. Prints the table, and where all of it is."""
     page = show_comparison(folder)
     tables = (*sorted(folder.glob("**/clients.csv")), *sorted(folder.glob("**/rounds.csv")))
     for path in (page, folder / "table.csv", *tables):

@@ -47,7 +47,7 @@ def schedule(  # noqa: PLR0917
     out: OutFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Play a selector on an availability model, without training; print who was selected how often."""
+    """Play a selector on an availability model, without training. Prints who was selected how often."""
     from parityfl.experiments.schedule import check_out, resolve_schedule, run_schedule, write_schedule
 
     options = {
@@ -79,7 +79,7 @@ def suite(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip what is done, go on with what is not.")] = False,
 ) -> None:
-    """Run a grid of configurations and compare them; exit 3 where a run failed."""
+    """Run a grid of configurations and compare them. Exits with 3 where a run failed."""
     from parityfl.experiments.suite import Result, read_suite, run_suite
 
     cells = read_suite(file)
@@ -132,7 +132,7 @@ def audit(
     log: Annotated[Path, typer.Argument(metavar="LOG.csv", help="A row per round and client, of any framework.")],
     as_json: AsJson = False,
 ) -> None:
-    """Compute the parity figures of a log: any framework's, or a clients.csv."""
+    """Compute the parity figures of any framework's log. A clients.csv is one, too."""
     from parityfl.reporting.audit import figures, read_log, reading
 
     rows = read_log(log)
@@ -148,7 +148,7 @@ def trace(
     ] = False,
     interval_s: Annotated[float, typer.Option("--interval", min=1, help="Seconds of a round, for --estimate.")] = 600.0,
 ) -> None:
-    """Show what a trace file holds: devices, span, pi, sojourn times, the day, a heat map."""
+    """Show what a trace file holds. Devices, span, pi, sojourn times, the day, a heat map."""
     from rich.console import Console
 
     from parityfl.reporting.trace import estimate_lines, read_trace, trace_view
@@ -169,7 +169,7 @@ def list_parts(
         ),
     ],
 ) -> None:
-    """List what there is, a line each: name, what it does, its source."""
+    """List what there is: name, what it does, its source."""
     from rich.console import Console
     from rich.text import Text
 
@@ -184,7 +184,7 @@ def list_parts(
 
 @studies.command()
 def conformance() -> None:
-    """Check every selector and aggregator against exact answers; exit 3 where one is missed. Takes about a minute."""
+    """Check every selector and aggregator against exact answers. Takes a minute; exits with 3 where one is missed."""
     from parityfl.experiments.conformance import conformance_rows
     from parityfl.experiments.conformance_selection import hiding_rows, selection_rows
 

@@ -17,7 +17,7 @@ DeviceName = Annotated[str, typer.Argument(metavar="DEVICE", help="The device's 
 
 @devices.command("list")
 def list_devices(run: RunDir) -> None:
-    """List the devices that have joined: name, status, since when, hash of the credential."""
+    """List the devices that have joined. Name, status, since when, hash of the credential."""
     from parityfl.coordinator.enrolment import Enrolment
 
     enrolment = Enrolment(run)
@@ -39,7 +39,7 @@ def revoke(run: RunDir, device: DeviceName) -> None:
 
 @devices.command()
 def allow(run: RunDir, device: DeviceName) -> None:
-    """Let a device join anew, with a new credential: after it was revoked, or has lost its own."""
+    """Let a device join anew, with a new credential. For one that was revoked, or has lost its own."""
     from parityfl.coordinator.enrolment import Enrolment
 
     _check(run, device)
@@ -56,7 +56,7 @@ def certs(
     names: Annotated[str, typer.Option("--devices", help="Devices: h0,h1 or h0..h9.")] = "",
     days: Annotated[int, typer.Option(min=1, help="How long the certificates are valid.")] = 825,
 ) -> None:
-    """Make a private authority, and certificates for the coordinator and for devices."""
+    """Make a private authority, and certificates for a fleet."""
     from parityfl.client.settings import parse_devices
     from parityfl.web.certificates import AUTHORITY, Authority, device_name, host_names
 
