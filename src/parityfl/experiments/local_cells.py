@@ -47,18 +47,16 @@ async def launch_fork(arguments: Sequence[str], errors: IO[bytes], *, share: int
     prepare()
     theirs: Connection[Any, Any] = Connection(os.dup(errors.fileno()), readable=False)
     process = context().Process(target=_command, args=(theirs, tuple(arguments), share))
-    starting = asyncio.create_task(asyncio.to_thread(start, process, theirs))
+    starting = asyncio.create_task(_started(process, theirs))
     try:
-        await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        await starting  # what is not there yet cannot be stopped
-        await stop(ForkedRun(process))
-        raise
-    running = ForkedRun(process)
-    try:
-        yield running
+        yield await asyncio.shield(starting)
     finally:
-        await stop(running)
+        await stop(await starting)  # what is not there yet cannot be stopped
+
+
+async def _started(process: BaseProcess, given: Connection[Any, Any]) -> ForkedRun:
+    await asyncio.to_thread(start, process, given)
+    return ForkedRun(process)
 
 
 class ForkedRun:
