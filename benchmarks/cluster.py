@@ -146,7 +146,7 @@ async def answered_bytes(settings: Config) -> int:
     board.put("weights", bench.initial_weights())
     counting = Counting(bench, board)
     crew = Crew([counting], board, lambda: counting)
-    jobs = [TrainJob(1, client, None, controlled=False, memory=None) for client in range(PER_ROUND)]
+    jobs = [TrainJob(1, client, None, controlled=False, memory=None, cost=1) for client in range(PER_ROUND)]
     grouping = await choose_grouping(bench, crew, say)
     async for _ in crew.run(jobs) if grouping is None else grouping.run(crew, jobs):
         pass

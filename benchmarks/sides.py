@@ -6,6 +6,7 @@ IDIOM = "Flask, requests, torch.save"
 PLAIN, LOOP, AT_ONCE, IN_ROUNDS = "one plain torch loop", "one bare loop", "a bare loop a core", "bare loops in rounds"
 MEASURING = "bare loops in rounds, held-out parts measured"
 ENGINE, USUAL, EVALUATION = "the engine, nothing held out", "the engine", "the engine's evaluation"
+UNEVEN = "the engine, clients of unlike sizes"
 
 
 def all_cores(loop: str) -> str:

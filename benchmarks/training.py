@@ -4,12 +4,14 @@
 
 Fashion-MNIST, 100 clients that train on 480 images each, 10 clients a round, one epoch in batches of 32. A bare loop
 trains the same network on the same images, resident and normalised, on flat weights: no client, no held-out part, no
-ledger. A plain torch loop is what one would write without any of this: see `network.py`. Averaging needs all clients of
-a round, so bare loops `in rounds` wait for each other after as many clients as a round has: a core that is slower than
-the others costs them what it costs the engine. The engine's sides are `train_s` of runs with ledger, metrics and
-journal, without their first round. In `nothing held out` it does what the bare loop does. In the usual run clients hold
-out 120 images more and measure the model on them before and after training, so there is a second bare loop, in rounds,
-that does this and nothing else more; and every round is evaluated.
+ledger. A plain torch loop is what one would write without any of this: see `network.py`. Averaging needs all clients
+of a round, so bare loops `in rounds` wait for each other after as many clients as a round has: a core that is slower
+than the others costs them what it costs the engine. The engine's sides are `train_s` of runs with ledger, metrics and
+journal, without their first round. In `nothing held out` it does what the bare loop does; with `clients of unlike
+sizes` too, but the images are dealt out by `population.partition = "quantity"`, a handful to some clients and
+thousands to others, and a client trains on one core. In the usual run clients hold out 120 images more and measure the
+model on them before and after training, so there is a second bare loop, in rounds, that does this and nothing else
+more; and every round is evaluated.
 
 The sides take turns, as long as a run's rounds; the first turn warms up. The machine's speed changes from turn to turn,
 so the engine is compared within each: the rows of `the engine in turn` are its median in a turn by the median of the
@@ -20,17 +22,19 @@ is selection, aggregation, ledger, metrics, journal and tables.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
+import numpy as np
 import torch
 from rows import REPEATS, emit, parser, row, say
-from sides import AT_ONCE, ENGINE, EVALUATION, IN_ROUNDS, LOOP, MEASURING, PLAIN, USUAL, all_cores, beside
+from sides import AT_ONCE, ENGINE, EVALUATION, IN_ROUNDS, LOOP, MEASURING, PLAIN, UNEVEN, USUAL, all_cores, beside
 from torch import Tensor, nn
 
 from network import build, train
@@ -48,13 +52,14 @@ PAIRS = (
     (ENGINE, all_cores(PLAIN)),
     (ENGINE, AT_ONCE),
     (ENGINE, IN_ROUNDS),
+    (UNEVEN, AT_ONCE),
     (USUAL, MEASURING),
     (EVALUATION, AT_ONCE),
 )
 """Which side is compared with which, within a turn."""
 
 
-def configuration(model: str, rounds: int, held: int) -> Config:
+def configuration(model: str, rounds: int, held: int, sizes: Mapping[str, Any]) -> Config:
     """Return the run that is measured: with held-out parts the usual one, else evaluated at its ends only."""
     return Config(
         method="fedavg",
@@ -63,8 +68,8 @@ def configuration(model: str, rounds: int, held: int) -> Config:
         population={
             "clients": 100,
             "per_round": PER_ROUND,
-            "samples_per_client": TRAINED + held,
             "holdout": held / (TRAINED + held),
+            **sizes,
         },
         training={"batch_size": BATCH, "lr": LR},
         availability={"name": "always"},
@@ -163,10 +168,16 @@ def bare_processes(model: str) -> Iterator[ProcessPoolExecutor]:
 
 
 class Stamps:
-    """An observer that notes the seconds of each round, journal and tables included, and what of it had a name."""
+    """An observer that notes the seconds of each round, journal and tables included, and what of it had a name.
+
+    Attributes:
+        rounds: these seconds.
+        rates: the images a second of each round's training.
+    """
 
     def __init__(self) -> None:
         self.rounds: list[dict[str, float]] = []
+        self.rates: list[float] = []
         self._last = 0.0
 
     def started(self, weights: object, rounds_done: int, rounds_total: int) -> None:
@@ -179,11 +190,19 @@ class Stamps:
         whole, training, evaluation = now - self._last, closed.figures["train_s"], closed.figures["evaluate_s"]
         rest = whole - training - evaluation
         self.rounds.append({"the whole round": whole, "training": training, "evaluation": evaluation, "the rest": rest})
+        self.rates.append(float(np.nansum(closed.record.num_samples[closed.record.selected])) / training)
         self._last = now
 
 
-def run(model: str, rounds: int, held: int) -> list[dict[str, float]]:
-    """Return the times of the rounds of a run after its first."""
+def run(model: str, rounds: int, held: int = 0, **sizes: Any) -> Stamps:
+    """Return what was noted of the rounds of a run after its first.
+
+    Args:
+        model: its name.
+        rounds: how many are noted.
+        held: images of each client that are held out.
+        sizes: keys of `population` that say how many images clients have; `TRAINED` to train on for none.
+    """
 
     @contextmanager
     def watch() -> Iterator[Stamps]:
@@ -191,8 +210,10 @@ def run(model: str, rounds: int, held: int) -> list[dict[str, float]]:
 
     stamps = Stamps()
     with tempfile.TemporaryDirectory() as folder:
-        execute(configuration(model, rounds + 1, held), Path(folder) / "run", watch=watch)
-    return stamps.rounds[1:]
+        settings = configuration(model, rounds + 1, held, sizes or {"samples_per_client": TRAINED + held})
+        execute(settings, Path(folder) / "run", watch=watch)
+    del stamps.rounds[0], stamps.rates[0]
+    return stamps
 
 
 Turn = dict[str, list[float]]
@@ -239,15 +260,16 @@ def one_turn(bare: ProcessPoolExecutor, model: str, rounds: int) -> tuple[Turn, 
         LOOP: [loops(share[:1])],
         AT_ONCE: [loops(share)],
         IN_ROUNDS: [loops(each_round) for _ in range(rounds)],
-        ENGINE: [PER_ROUND * TRAINED / each["training"] for each in run(model, rounds, 0)],
+        ENGINE: run(model, rounds).rates,
+        UNEVEN: run(model, rounds, partition="quantity").rates,
         MEASURING: [loops(each_round, with_held_out=True) for _ in range(rounds)],
     }
-    times = run(model, rounds, HELD)
-    turn[USUAL] = [PER_ROUND * TRAINED / each["training"] for each in times]
-    turn[EVALUATION] = [(2 * 10_000 + 100 * HELD) / each["evaluation"] for each in times]
+    usual = run(model, rounds, HELD)
+    turn[USUAL] = usual.rates
+    turn[EVALUATION] = [(2 * 10_000 + 100 * HELD) / each["evaluation"] for each in usual.rounds]
     for loop in (PLAIN, LOOP):
         turn[all_cores(loop)] = [cores() * each for each in turn[loop]]
-    return turn, times
+    return turn, usual.rounds
 
 
 def main() -> None:

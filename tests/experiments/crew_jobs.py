@@ -12,6 +12,7 @@ class Echo:
     """Returns a number and the process that it ran in."""
 
     repeatable: ClassVar[bool] = False
+    cost: ClassVar[int] = 1
 
     number: int
 
@@ -27,6 +28,7 @@ class Die:
     """
 
     repeatable: ClassVar[bool] = False
+    cost: ClassVar[int] = 1
 
     once: str = ""
     made_in: int = field(default_factory=os.getpid)
@@ -54,6 +56,7 @@ class Fail:
     """Raises an error."""
 
     repeatable: ClassVar[bool] = False
+    cost: ClassVar[int] = 1
 
     def run(self, bench: Any, board: Any) -> None:
         raise ValueError("a job that fails")
@@ -71,6 +74,7 @@ class FailOddly:
     """Raises an error that nobody else can read."""
 
     repeatable: ClassVar[bool] = False
+    cost: ClassVar[int] = 1
 
     def run(self, bench: Any, board: Any) -> None:
         raise OddError("an odd ", "error")
@@ -81,6 +85,7 @@ class Return:
     """Returns what it carries."""
 
     repeatable: ClassVar[bool] = False
+    cost: ClassVar[int] = 1
 
     content: bytes
 
@@ -93,6 +98,7 @@ class Starve:
     """Has memory in one process only."""
 
     repeatable: ClassVar[bool] = False
+    cost: ClassVar[int] = 1
 
     roomy: int
 

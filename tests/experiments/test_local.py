@@ -56,12 +56,24 @@ def hashes(folder: Path) -> tuple[str, str, bool]:
     return summary["model_hash"], summary["ledger_hash"], summary["deterministic"]
 
 
-@pytest.mark.parametrize("objective", ["plain", "scaffold", "ditto"])
-def test_any_number_of_workers_gives_the_same_hashes(tmp_path: Path, objective: str) -> None:
+UNEVEN = {"clients": 6, "per_round": 4, "partition": "quantity"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"objective": {"name": "plain"}},
+        {"objective": {"name": "scaffold"}},
+        {"objective": {"name": "ditto"}},
+        {"objective": {"name": "ditto"}, "population": UNEVEN},
+    ],
+    ids=["plain", "scaffold", "ditto", "uneven"],
+)
+def test_any_number_of_workers_gives_the_same_hashes(tmp_path: Path, changes: dict[str, Any]) -> None:
     found = set()
     for workers in (1, 2, 3):
         out = tmp_path / str(workers)
-        execute(config(objective={"name": objective}, engine={"workers": workers}), out)
+        execute(config(**changes, engine={"workers": workers}), out)
         found.add(hashes(out))
     assert len(found) == 1
     assert found.pop()[2] is True
@@ -283,7 +295,8 @@ def test_a_lost_client_fails_with_its_reason_and_the_run_is_no_longer_determinis
 
     async def work() -> list[Reply]:
         crew = Crew([Unlucky()], Board(1), Unlucky)
-        return [reply async for reply in LocalFleet(crew, None, ClientMemory()).train(task)]  # type: ignore[arg-type]
+        fleet = LocalFleet(crew, None, np.ones(4, dtype=np.int64), ClientMemory())  # type: ignore[arg-type]
+        return [reply async for reply in fleet.train(task)]
 
     replies = asyncio.run(work())
     assert [reply.client for reply in replies] == [0, 1, 2, 3]
@@ -315,14 +328,14 @@ def test_batched_mode_selects_the_same_and_learns_alike(tmp_path: Path, workers:
         assert np.allclose(weights, models[1][name], atol=1e-3, rtol=0)
 
 
-def jobs_of(clients: list[int], memory: Any = None) -> list[TrainJob]:
-    return [TrainJob(1, client, None, False, memory) for client in clients]
+def jobs_of(costs: dict[int, int], memory: Any = None) -> list[TrainJob]:
+    return [TrainJob(1, client, None, False, memory, cost) for client, cost in costs.items()]
 
 
 def test_groups_are_of_a_like_size_and_apart_from_those_with_a_memory() -> None:
     """Five of eight clients have no memory; by size their order is 3 2 1 0 4, in two groups for each of two workers."""
-    jobs = [*jobs_of([0, 1, 2, 3, 4]), *jobs_of([5, 6, 7], np.zeros(1))]
-    groups = Batching("vmap", np.array([9, 8, 7, 6, 9, 1, 3, 2]))._groups(jobs, 2)
+    jobs = [*jobs_of({0: 9, 1: 8, 2: 7, 3: 6, 4: 9}), *jobs_of({5: 1, 6: 3, 7: 2}, np.zeros(1))]
+    groups = Batching("vmap")._groups(jobs, 2)
     assert groups == [[3, 2, 1, 0], [4], [5, 7, 6]]
 
 
@@ -339,7 +352,7 @@ def test_a_lost_group_is_lost_for_each_of_its_clients_and_results_keep_their_ord
 
     async def work() -> list[Any]:
         crew = Crew([Flaky(), Flaky()], Board(1), Flaky)
-        return [result async for result in Batching("vmap", np.array([4, 3, 1, 2])).run(crew, jobs_of([0, 1, 2, 3]))]
+        return [result async for result in Batching("vmap").run(crew, jobs_of({0: 4, 1: 3, 2: 1, 3: 2}))]
 
     lost = Lost("its worker process died")
     assert asyncio.run(work()) == [(0, None), (1, None), lost, lost]

@@ -37,7 +37,7 @@ def config(**changes: Any) -> Config:
 
 
 def jobs_of(clients: list[int]) -> list[TrainJob]:
-    return [TrainJob(1, client, None, False, None) for client in clients]
+    return [TrainJob(1, client, None, False, None, 1) for client in clients]
 
 
 def hashes(folder: Path) -> tuple[str, str]:

@@ -189,15 +189,15 @@ def test_cells_of_a_suite_run_as_tasks(cluster: Any, tmp_path: Path) -> None:
 def test_a_round_closes_its_seconds_after_its_first_job() -> None:
     """A job of round 2 begins to count anew; one that belongs to no round has all the time."""
     closing = Closing(1000.0)
-    first = closing.left(TrainJob(1, 0, None, False, None))
-    pooled = closing.left(PooledJob((TrainJob(1, 2, None, False, None),), FedAvg().weight))
-    again = closing.left(TrainJob(1, 1, None, False, None))
+    first = closing.left(TrainJob(1, 0, None, False, None, 1))
+    pooled = closing.left(PooledJob((TrainJob(1, 2, None, False, None, 1),), FedAvg().weight))
+    again = closing.left(TrainJob(1, 1, None, False, None, 1))
     assert first is not None
     assert again is not None
     assert pooled is not None
     assert 0 < again <= pooled <= first <= 1000
     assert closing.left(Echo(0)) is None
-    assert Closing(0.0).left(TrainJob(1, 0, None, False, None)) == 0
+    assert Closing(0.0).left(TrainJob(1, 0, None, False, None, 1)) == 0
 
 
 def test_a_client_that_is_not_done_by_the_deadline_fails(cluster: Any, tmp_path: Path) -> None:

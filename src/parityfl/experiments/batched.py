@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parityfl.core.types import IntArray, Update, Vector
+from parityfl.core.types import Update, Vector
 from parityfl.experiments.crew import Crew, Lost, Say
 from parityfl.experiments.jobs import RateJob, TrainJob, TrainManyJob
 
@@ -26,15 +26,13 @@ Trained = tuple[Update, Vector | None]
 
 @dataclass(frozen=True)
 class Batching:
-    """How clients are trained together.
+    """How clients are trained together: those of a like size.
 
     Attributes:
         kernel: how a group is computed.
-        num_samples: training examples of every client, shape (N,): those of a like size go together.
     """
 
     kernel: Kernel
-    num_samples: IntArray
 
     async def run(self, crew: Crew, jobs: Sequence[TrainJob]) -> AsyncGenerator[Trained | Lost, None]:
         """Yield the results of the clients' jobs, in order, when all are there."""
@@ -51,12 +49,9 @@ class Batching:
 
     def _groups(self, jobs: Sequence[TrainJob], workers: int) -> list[list[int]]:
         """Cut the jobs into groups of a like size, those with a memory apart from those without."""
-        order = sorted(range(len(jobs)), key=lambda place: self._kind(jobs[place]))
+        order = sorted(range(len(jobs)), key=lambda place: (jobs[place].memory is not None, jobs[place].cost))
         fresh = sum(job.memory is None for job in jobs)
         return [group for run in (order[:fresh], order[fresh:]) for group in _cut(run, group_size(len(jobs), workers))]
-
-    def _kind(self, job: TrainJob) -> tuple[bool, int]:
-        return job.memory is not None, int(self.num_samples[job.client])
 
 
 def group_size(clients: int, workers: int) -> int:
@@ -71,8 +66,9 @@ def _cut(places: Sequence[int], size: int) -> list[list[int]]:
 async def choose_batching(bench: Workbench, crew: Crew, say: Say) -> Batching | None:
     """Measure the ways to train a group of clients and return the fastest; None where that is one after the other."""
     population = bench.config.population
-    known = np.flatnonzero(bench.num_samples)[: group_size(population.per_round, crew.size)]
-    parts = tuple(TrainJob(0, int(client), None, controlled=False, memory=None) for client in known)
+    known = np.flatnonzero(bench.num_samples)[: group_size(population.per_round, crew.size)].tolist()
+    costs = bench.num_samples.tolist()
+    parts = tuple(TrainJob(0, client, None, controlled=False, memory=None, cost=costs[client]) for client in known)
     crew.board.put("weights", bench.initial_weights())
     ways = [None, *bench.kernels]
     rates = [(await crew.gather([RateJob(parts, way)]))[0] for way in ways]
@@ -80,4 +76,4 @@ async def choose_batching(bench: Workbench, crew: Crew, say: Say) -> Batching | 
     kernel, gain = ways[best], rates[best] / rates[0]
     shown = ", ".join(f"{way or 'one by one'} {rate:.0f}" for way, rate in zip(ways, rates, strict=True))
     say(f"batched mode, {len(parts)} clients at once, images/s: {shown}; {kernel or 'one by one'} it is ({gain:.1f} x)")
-    return None if kernel is None else Batching(kernel, bench.num_samples)
+    return None if kernel is None else Batching(kernel)

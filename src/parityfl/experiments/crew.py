@@ -1,11 +1,11 @@
-"""A crew does jobs in order, side by side, and goes on when one of its workers is lost."""
+"""A crew does jobs side by side, hands their results out in order, and goes on when one of its workers is lost."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -87,6 +87,15 @@ class ThisProcess:
         """Leave nothing behind."""
 
 
+@dataclass(eq=False)
+class _Post:
+    """A worker, and what it has been given and has not done: how many jobs, and their cost."""
+
+    worker: Worker
+    jobs: int = 0
+    cost: int = 0
+
+
 @dataclass(frozen=True)
 class Lost:
     """In the place of a result: the job's worker died, and the job is not to be done again."""
@@ -108,12 +117,10 @@ class Crew:
         self, workers: Sequence[Worker], board: Board, substitute: Callable[[], Worker], say: Say = lambda _: None
     ) -> None:
         self.board = board
-        self._workers = list(workers)
+        self._posts = [_Post(worker) for worker in workers]
         self._substitute: Callable[[], Worker] | None = substitute
         self._say = say
-        self._free: asyncio.Queue[Worker] = asyncio.Queue()
-        for worker in self._workers:
-            self._enlist(worker)
+        self._waiting: deque[tuple[int, asyncio.Future[_Post]]] = deque()
 
     @staticmethod
     def alone(bench: Workbench) -> Crew:
@@ -124,18 +131,19 @@ class Crew:
     @property
     def size(self) -> int:
         """How many workers there are."""
-        return len(self._workers)
+        return len(self._posts)
 
-    async def run(self, jobs: Iterable[Job[R]]) -> AsyncGenerator[R | Lost, None]:
+    async def run(self, jobs: Iterable[Job[R]], ahead: int | None = None) -> AsyncGenerator[R | Lost, None]:
         """Yield the jobs' results in order, each as soon as it and all before it are there.
 
-        Only so many jobs are begun ahead of the one that is waited for, so memory does not grow with their number.
+        Only so many jobs are begun ahead of the one that is waited for, so memory does not grow with their number:
+        `ahead`, or `AHEAD` for each worker.
         """
         under_way: deque[asyncio.Task[R | Lost]] = deque()
         try:
             for job in jobs:
                 under_way.append(asyncio.create_task(self._do(job)))
-                if len(under_way) >= AHEAD * len(self._workers):
+                if len(under_way) >= (ahead or AHEAD * self.size):
                     yield await under_way.popleft()
             while under_way:
                 yield await under_way.popleft()
@@ -150,55 +158,68 @@ class Crew:
 
     def close(self) -> None:
         """Send everyone home."""
-        for worker in self._workers:
-            worker.close()
+        for post in self._posts:
+            post.worker.close()
 
     async def _do(self, job: Job[R]) -> R | Lost:
-        cost = 0
+        charged = 0
         while True:
-            worker = await self._free.get()
-            if worker not in self._workers:
-                continue
-            try:
-                result = await worker.run(job)
-            except WorkerLostError as loss:
-                self._account_for(worker, loss)
-                cost += loss.charge
-                if cost >= CHANCES and not job.repeatable:
-                    return Lost(loss.reason)
-            except MemoryError as error:
-                self._run_short(worker, error)
-            else:
-                self._free.put_nowait(worker)
-                return result
+            async with self._place(job.cost) as post:
+                try:
+                    return await post.worker.run(job)
+                except WorkerLostError as loss:
+                    if not loss.usable:
+                        self._dismiss(post, loss.reason)
+                    charged += loss.charge
+                    if charged >= CHANCES and not job.repeatable:
+                        return Lost(loss.reason)
+                except MemoryError as error:
+                    self._run_short(post, error)
 
-    def _account_for(self, worker: Worker, loss: WorkerLostError) -> None:
-        if loss.usable:
-            self._free.put_nowait(worker)
-        else:
-            self._dismiss(worker, loss.reason)
+    @asynccontextmanager
+    async def _place(self, cost: int) -> AsyncIterator[_Post]:
+        """Wait for a place at a post, and hold it."""
+        place: asyncio.Future[_Post] = asyncio.get_running_loop().create_future()
+        self._waiting.append((cost, place))
+        self._hand_out()
+        try:
+            yield await place
+        finally:
+            if place.done() and not place.cancelled():
+                post = place.result()
+                post.jobs, post.cost = post.jobs - 1, post.cost - cost
+                self._hand_out()
 
-    def _enlist(self, worker: Worker) -> None:
-        for _ in range(worker.depth):
-            self._free.put_nowait(worker)
+    def _hand_out(self) -> None:
+        """Give those who wait, in their order, a place at the post that has least to do, as long as it has one.
 
-    def _run_short(self, worker: Worker, error: MemoryError) -> None:
+        Where others have less to do, nobody waits behind a large job while these do the rest.
+        """
+        while self._waiting:
+            post = min(self._posts, key=lambda post: (post.cost, post.jobs))
+            if post.jobs >= post.worker.depth:
+                return
+            cost, place = self._waiting.popleft()
+            if not place.done():  # whoever waited may have gone
+                post.jobs, post.cost = post.jobs + 1, post.cost + cost
+                place.set_result(post)
+
+    def _run_short(self, post: _Post, error: MemoryError) -> None:
         if self._substitute is None:
             raise FleetError(
                 f"out of memory with one worker ({error}): lower training.batch_size or take a smaller model"
             ) from None
-        self._dismiss(worker, "out of memory")
+        self._dismiss(post, "out of memory")
 
-    def _dismiss(self, worker: Worker, reason: str) -> None:
+    def _dismiss(self, post: _Post, reason: str) -> None:
         """Go on with one worker less; without any in this process."""
-        if worker not in self._workers:
+        if post not in self._posts:
             return
-        self._workers.remove(worker)
-        worker.close()
-        if not self._workers and self._substitute is not None:
-            self._workers.append(self._substitute())
+        self._posts.remove(post)
+        post.worker.close()
+        if not self._posts and self._substitute is not None:
+            self._posts.append(_Post(self._substitute()))
             self._substitute = None
-            self._enlist(self._workers[0])
             self._say(f"{reason}: no worker process is left, going on in this process")
         else:
-            self._say(f"{reason}: going on with {len(self._workers)} workers")
+            self._say(f"{reason}: going on with {self.size} workers")

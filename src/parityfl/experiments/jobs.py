@@ -23,9 +23,13 @@ class Job(Protocol[R_co]):
 
     Attributes:
         repeatable: whether it is done again whenever the process that did it dies, or only once.
+        cost: how many images it looks at: how long it takes, beside others of its kind.
     """
 
     repeatable: ClassVar[bool]
+
+    @property
+    def cost(self) -> int: ...  # noqa: D102 - see above
 
     def run(self, bench: Workbench, board: Board) -> R_co:
         """Do it."""
@@ -42,6 +46,7 @@ class TrainJob:
         start: the model that it trains from; None for the weights on the board.
         controlled: whether the board has the server's control variate.
         memory: what the client kept, or None.
+        cost: its training examples.
     """
 
     repeatable: ClassVar[bool] = False
@@ -51,6 +56,7 @@ class TrainJob:
     start: Vector | None
     controlled: bool
     memory: Vector | None
+    cost: int
 
     def run(self, bench: Workbench, board: Board) -> tuple[Update, Vector | None]:
         """Return the client's update and what it keeps."""
@@ -71,6 +77,11 @@ class TrainManyJob:
 
     parts: tuple[TrainJob, ...]
     kernel: Kernel
+
+    @property
+    def cost(self) -> int:
+        """Those of all parts."""
+        return sum(part.cost for part in self.parts)
 
     def run(self, bench: Workbench, board: Board) -> list[tuple[Update, Vector | None]]:
         """Return what each part would, but for the last digits."""
@@ -99,10 +110,14 @@ class RateJob:
     parts: tuple[TrainJob, ...]
     kernel: Kernel | None
 
+    @property
+    def cost(self) -> int:
+        """Those of all parts."""
+        return sum(part.cost for part in self.parts)
+
     def run(self, bench: Workbench, board: Board) -> float:
         """Return images a second."""
-        images = sum(int(bench.num_samples[part.client]) for part in self.parts)
-        return images / min(self._seconds(bench, board) for _ in range(3))
+        return self.cost / min(self._seconds(bench, board) for _ in range(3))
 
     def _seconds(self, bench: Workbench, board: Board) -> float:
         began = perf_counter()
@@ -124,6 +139,11 @@ class MeasureJob:
     part: PartName
     start: int
     stop: int
+
+    @property
+    def cost(self) -> int:
+        """The examples."""
+        return self.stop - self.start
 
     def run(self, bench: Workbench, board: Board) -> tuple[FloatArray, BoolArray]:
         """Return each example's loss and correctness."""

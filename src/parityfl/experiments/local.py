@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +12,12 @@ import numpy as np
 
 from parityfl.config import Config
 from parityfl.core.screening import fault_of
-from parityfl.core.types import AvailabilityProcess, Outcome, Update, Vector
+from parityfl.core.types import AvailabilityProcess, IntArray, Outcome, Update, Vector
 from parityfl.engine.fleet import Presence, Reply, TrainTask
 from parityfl.engine.folder import CLIENTS, RunFolder
 from parityfl.engine.lockstep import LockstepFleet
 from parityfl.engine.loop import run_rounds
-from parityfl.experiments.batched import Batching, choose_batching
+from parityfl.experiments.batched import Batching, Trained, choose_batching
 from parityfl.experiments.build import (
     WorkbenchEvaluator,
     build_conditions,
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 SMALL_RUN = 10_000_000
 """Pixels that a whole run trains on, each as often as it is used, below which starting workers takes longer than it
 saves: about a second of training."""
+
+HELD_BYTES = 2**28
+"""How much of a round's vectors may be held until it is their turn, so that the largest clients can begin first."""
 
 
 def choose_workers(config: Config, holdings: Holdings) -> int:
@@ -76,7 +79,7 @@ async def run_local(config: Config, out: Path, *, resume: bool, watch: Watch, sa
         memory = ClientMemory(out / CLIENTS) if config.objective.build().keeps_memory else None
         grouping = await choose_grouping(bench, crew, say)
         limit = config.security.max_update_norm
-        clients = LocalFleet(crew, world.availability, memory, grouping, max_norm=limit)
+        clients = LocalFleet(crew, world.availability, bench.num_samples, memory, grouping, max_norm=limit)
         fleet = LockstepFleet(clients, world, build_conditions(config))
         observers = [] if observer is None else [observer]
         await run_rounds(spec, fleet, WorkbenchEvaluator(bench, crew), folder, observers=observers)
@@ -124,6 +127,7 @@ class LocalFleet:
     Args:
         crew: who trains.
         process: who is available when.
+        num_samples: training examples of every client, shape (N,).
         memory: what clients keep between rounds; None where their objective keeps nothing.
         grouping: which clients make one job; None trains each by itself.
         max_norm: the largest norm of an update that is taken; None for any that is finite.
@@ -133,6 +137,7 @@ class LocalFleet:
         self,
         crew: Crew,
         process: AvailabilityProcess,
+        num_samples: IntArray,
         memory: ClientMemory | None,
         grouping: Batching | Pooling | None = None,
         *,
@@ -142,6 +147,7 @@ class LocalFleet:
         self._grouping = grouping
         self._crew = crew
         self._process = process
+        self._num_samples = num_samples
         self._memory = memory
 
     async def look(self, round: int, time_s: float) -> Presence:
@@ -155,11 +161,32 @@ class LocalFleet:
         if task.control is not None:
             self._crew.board.put("control", task.control)
         clients = task.clients.tolist()
-        jobs = (self._job(task, client) for client in clients)
-        running = self._crew.run(jobs) if self._grouping is None else self._grouping.run(self._crew, list(jobs))
+        if self._grouping is None:
+            running = self._one_by_one(task)
+        else:
+            running = self._grouping.run(self._crew, [self._job(task, client) for client in clients])
         async with aclosing(running) as results:
             for client in clients:
                 yield await self._reply(task, client, await anext(results))
+
+    async def _one_by_one(self, task: TrainTask) -> AsyncGenerator[Trained | Lost, None]:
+        """Yield the clients' results in their order; the largest begin first, that none is left for the end."""
+        order, ahead = self._order(task)
+        jobs = (self._job(task, client) for client in task.clients[order].tolist())
+        came: dict[int, Trained | Lost] = {}
+        coming = iter(order)
+        async with aclosing(self._crew.run(jobs, ahead)) as results:
+            for place in range(len(order)):
+                while place not in came:
+                    came[next(coming)] = await anext(results)
+                yield came.pop(place)
+
+    def _order(self, task: TrainTask) -> tuple[list[int], int | None]:
+        """Return in which order the clients begin, and how many may before the first one's result is fetched."""
+        vectors = 1 + (task.control is not None) + (self._memory is not None)
+        if self._crew.size == 1 or len(task.clients) * vectors * task.weights.nbytes > HELD_BYTES:
+            return list(range(len(task.clients))), None
+        return np.argsort(-self._num_samples[task.clients], kind="stable").tolist(), len(task.clients)
 
     def late_updates(self) -> list[Update]:
         """Return none: nobody is late on this machine."""
@@ -173,6 +200,7 @@ class LocalFleet:
             start=None if start is task.weights else start,
             controlled=task.control is not None,
             memory=None if self._memory is None else self._memory.recall(client, int(task.memory_round[client])),
+            cost=int(self._num_samples[client]),
         )
 
     async def _reply(self, task: TrainTask, client: int, result: tuple[Update, Vector | None] | Lost) -> Reply:

@@ -38,6 +38,11 @@ class PooledJob:
         """The round's number."""
         return self.parts[0].round
 
+    @property
+    def cost(self) -> int:
+        """Those of all parts."""
+        return sum(part.cost for part in self.parts)
+
     def run(self, bench: Workbench, board: Board) -> list[Trained]:
         """Return the clients' updates, pooled; one that is to be refused is kept out and comes as it is."""
         refused: list[Update] = []

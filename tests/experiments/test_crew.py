@@ -1,0 +1,192 @@
+"""Who is given which job, and when: with workers that do what they are told to by hand."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from parityfl.core.types import Update, Vector
+from parityfl.engine.fleet import TrainTask
+from parityfl.experiments import local
+from parityfl.experiments.crew import Crew, WorkerLostError
+from parityfl.experiments.local import LocalFleet
+from parityfl.experiments.shared import Board
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job of a name and a cost."""
+
+    repeatable: ClassVar[bool] = True
+
+    name: str
+    cost: int
+
+    def run(self, bench: Any, board: Any) -> str:
+        return self.name
+
+
+class Hand:
+    """A worker that is done with a job when `finish` says so."""
+
+    depth = 2
+
+    def __init__(self) -> None:
+        self.given: list[Any] = []
+        self.closed = False
+        self._answers: dict[Any, asyncio.Future[Any]] = {}
+
+    async def run(self, job: Any) -> Any:
+        self.given.append(job)
+        self._answers[job] = asyncio.get_running_loop().create_future()
+        return await self._answers[job]
+
+    async def finish(self, error: Exception | None = None) -> None:
+        """Be done with the first job that it has."""
+        job, answer = next((job, answer) for job, answer in self._answers.items() if not answer.done())
+        answer.set_result(job) if error is None else answer.set_exception(error)
+        await settle()
+
+    def close(self) -> None:
+        self.closed = True
+
+    @property
+    def names(self) -> str:
+        return " ".join(job.name for job in self.given)
+
+
+async def settle() -> None:
+    """Let all go on that can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def with_hands(count: int, work: Callable[..., Awaitable[None]]) -> None:
+    """Run a coroutine over a crew of so many hands, and these."""
+
+    async def main() -> None:
+        hands = [Hand() for _ in range(count)]
+        await work(Crew(hands, Board(1), Hand), *hands)
+
+    asyncio.run(main())
+
+
+def tasks(**costs: int) -> list[Task]:
+    return [Task(name, cost) for name, cost in costs.items()]
+
+
+def test_like_jobs_go_round_and_the_next_one_waits_with_its_worker() -> None:
+    async def work(crew: Crew, one: Hand, two: Hand) -> None:
+        done = asyncio.create_task(crew.gather(tasks(a=1, b=1, c=1, d=1, e=1)))
+        await settle()
+        assert (one.names, two.names) == ("a c", "b d")
+        await two.finish()
+        assert (one.names, two.names) == ("a c", "b d e")
+        for hand in (one, one, two, two):
+            await hand.finish()
+        assert [job.name for job in await done] == ["a", "b", "c", "d", "e"]
+
+    with_hands(2, work)
+
+
+def test_nobody_waits_behind_a_large_job_while_others_have_less_to_do() -> None:
+    """The second worker does b to e, 8 in all, while the first is at a, of 9."""
+
+    async def work(crew: Crew, one: Hand, two: Hand) -> None:
+        done = asyncio.create_task(crew.gather(tasks(a=9, b=2, c=2, d=2, e=2)))
+        await settle()
+        assert (one.names, two.names) == ("a", "b c")
+        await two.finish()
+        await two.finish()
+        assert (one.names, two.names) == ("a", "b c d e")
+        for hand in (one, two, two):
+            await hand.finish()
+        assert len(await done) == 5
+
+    with_hands(2, work)
+
+
+def test_jobs_that_cost_nothing_are_shared_out_too() -> None:
+    async def work(crew: Crew, one: Hand, two: Hand) -> None:
+        done = asyncio.create_task(crew.gather(tasks(a=0, b=0, c=0)))
+        await settle()
+        assert (one.names, two.names) == ("a c", "b")
+        for hand in (one, one, two):
+            await hand.finish()
+        await done
+
+    with_hands(2, work)
+
+
+def test_who_gives_up_waiting_or_working_leaves_nothing_behind() -> None:
+    async def work(crew: Crew, hand: Hand) -> None:
+        given_up = asyncio.create_task(crew.gather(tasks(a=3, b=3, c=3)))
+        await settle()
+        given_up.cancel()
+        await settle()
+        done = asyncio.create_task(crew.gather(tasks(d=1, e=1)))
+        await settle()
+        assert hand.names.endswith(" d e")
+        while not done.done():
+            await hand.finish()
+        assert [job.name for job in await done] == ["d", "e"]
+
+    with_hands(1, work)
+
+
+def test_the_jobs_of_a_lost_worker_go_to_the_others() -> None:
+    async def work(crew: Crew, one: Hand, two: Hand) -> None:
+        done = asyncio.create_task(crew.gather(tasks(a=1, b=1, c=1)))
+        await settle()
+        lost = WorkerLostError("it died", charge=0, usable=False)
+        await one.finish(lost)
+        await one.finish(lost)
+        assert one.closed
+        assert crew.size == 1
+        for _ in range(3):
+            await two.finish()
+        assert two.names == "b a c"
+        assert len(await done) == 3
+
+    with_hands(2, work)
+
+
+class Prompt:
+    """A worker that answers at once."""
+
+    depth = 1
+
+    def __init__(self, begun: list[int]) -> None:
+        self._begun = begun
+
+    async def run(self, job: Any) -> tuple[Update, Vector | None]:
+        self._begun.append(job.client)
+        await asyncio.sleep(0)
+        return Update(job.client, np.zeros(1, dtype=np.float32), job.cost, 0.0), None
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("held_bytes", "workers", "expected"),
+    [(16, 2, [3, 0, 2, 1]), (15, 2, [0, 1, 2, 3]), (16, 1, [0, 1, 2, 3])],
+    ids=["as many as fit", "too much to hold", "one worker"],
+)
+def test_the_largest_clients_begin_first_and_replies_come_in_order(
+    monkeypatch: pytest.MonkeyPatch, held_bytes: int, workers: int, expected: list[int]
+) -> None:
+    """Four updates of one float32 are 16 bytes."""
+    monkeypatch.setattr(local, "HELD_BYTES", held_bytes)
+    weights, begun = np.zeros(1, dtype=np.float32), []
+    task = TrainTask(1, 0.0, np.arange(4), weights, lambda client: weights, None, np.zeros(4, dtype=np.int64))
+
+    async def work() -> list[tuple[int, int]]:
+        crew = Crew([Prompt(begun) for _ in range(workers)], Board(1), lambda: Prompt(begun))
+        fleet = LocalFleet(crew, None, np.array([7, 2, 5, 9]), None)  # type: ignore[arg-type]
+        return [(reply.client, reply.update.num_samples) async for reply in fleet.train(task) if reply.update]
+
+    assert asyncio.run(work()) == [(0, 7), (1, 2), (2, 5), (3, 9)]
+    assert begun == expected
