@@ -232,7 +232,7 @@ def client(  # noqa: PLR0917
 
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder, or a folder of them.")]) -> None:
-    """Write report and tables of a run or a folder of runs. Prints the table, and where all of it is."""
+    """Write report and tables of a run or a folder of runs. report.html, table.csv and table.md; prints the table."""
     page = show_comparison(folder)
     tables = (*sorted(folder.glob("**/clients.csv")), *sorted(folder.glob("**/rounds.csv")))
     for path in (page, folder / "table.csv", *tables):

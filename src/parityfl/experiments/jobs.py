@@ -65,23 +65,32 @@ class TrainJob:
 
 
 @dataclass(frozen=True)
-class TrainManyJob:
-    """Train several clients at once.
+class OfParts:
+    """What several clients' jobs have in common that are one job.
 
     Attributes:
-        parts: each client's own job, of one round; all or none of them have a memory.
-        kernel: how.
+        parts: each client's own job, of one round.
     """
 
-    repeatable: ClassVar[bool] = False
-
     parts: tuple[TrainJob, ...]
-    kernel: Kernel
 
     @property
     def cost(self) -> int:
         """Those of all parts."""
         return sum(part.cost for part in self.parts)
+
+
+@dataclass(frozen=True)
+class TrainManyJob(OfParts):
+    """Train several clients at once; all or none of the parts have a memory.
+
+    Attributes:
+        kernel: how.
+    """
+
+    repeatable: ClassVar[bool] = False
+
+    kernel: Kernel
 
     def run(self, bench: Workbench, board: Board) -> list[tuple[Update, Vector | None]]:
         """Return what each part would, but for the last digits."""
@@ -97,23 +106,16 @@ class TrainManyJob:
 
 
 @dataclass(frozen=True)
-class RateJob:
+class RateJob(OfParts):
     """Measure how many images a second a way of training does, the best of three tries; what is learned is dropped.
 
     Attributes:
-        parts: the clients' jobs.
         kernel: how; None for one after the other.
     """
 
     repeatable: ClassVar[bool] = True
 
-    parts: tuple[TrainJob, ...]
     kernel: Kernel | None
-
-    @property
-    def cost(self) -> int:
-        """Those of all parts."""
-        return sum(part.cost for part in self.parts)
 
     def run(self, bench: Workbench, board: Board) -> float:
         """Return images a second."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from parityfl.config import Config
 from parityfl.core.screening import fault_of
-from parityfl.core.types import AvailabilityProcess, IntArray, Outcome, Update, Vector
+from parityfl.core.types import AvailabilityProcess, IntArray, Outcome, Update
 from parityfl.engine.fleet import Presence, Reply, TrainTask
 from parityfl.engine.folder import CLIENTS, RunFolder
 from parityfl.engine.lockstep import LockstepFleet
@@ -203,7 +203,7 @@ class LocalFleet:
             cost=int(self._num_samples[client]),
         )
 
-    async def _reply(self, task: TrainTask, client: int, result: tuple[Update, Vector | None] | Lost) -> Reply:
+    async def _reply(self, task: TrainTask, client: int, result: Trained | Lost) -> Reply:
         if isinstance(result, Lost):
             return Reply(client, Outcome.FAILED, reason=result.reason, reproducible=False)
         update, kept = result

@@ -12,7 +12,7 @@ from parityfl.core.screening import fault_of
 from parityfl.core.types import Update
 from parityfl.experiments.batched import Trained
 from parityfl.experiments.crew import Crew, Lost
-from parityfl.experiments.jobs import TrainJob
+from parityfl.experiments.jobs import OfParts, TrainJob
 from parityfl.experiments.shared import Board
 
 if TYPE_CHECKING:
@@ -20,28 +20,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PooledJob:
+class PooledJob(OfParts):
     """Train clients one after the other; memory and answer are those of one update, whatever their number.
 
+    None of the parts has a memory.
+
     Attributes:
-        parts: each client's own job, of one round; none of them has a memory.
         weigh: what the aggregation rule weighs updates by.
     """
 
     repeatable: ClassVar[bool] = False
 
-    parts: tuple[TrainJob, ...]
     weigh: Weigh
 
     @property
     def round(self) -> int:
         """The round's number."""
         return self.parts[0].round
-
-    @property
-    def cost(self) -> int:
-        """Those of all parts."""
-        return sum(part.cost for part in self.parts)
 
     def run(self, bench: Workbench, board: Board) -> list[Trained]:
         """Return the clients' updates, pooled; one that is to be refused is kept out and comes as it is."""
