@@ -172,21 +172,21 @@ class Prompt:
 
 @pytest.mark.parametrize(
     ("held_bytes", "workers", "expected"),
-    [(16, 2, [3, 0, 2, 1]), (15, 2, [0, 1, 2, 3]), (16, 1, [0, 1, 2, 3])],
+    [(40, 2, "9876543210"), (39, 2, "7654321098"), (40, 1, "3210765498")],
     ids=["as many as fit", "too much to hold", "one worker"],
 )
 def test_the_largest_clients_begin_first_and_replies_come_in_order(
-    monkeypatch: pytest.MonkeyPatch, held_bytes: int, workers: int, expected: list[int]
+    monkeypatch: pytest.MonkeyPatch, held_bytes: int, workers: int, expected: str
 ) -> None:
-    """Four updates of one float32 are 16 bytes."""
+    """Ten updates of one float32 are 40 bytes; where they are too much, four for each worker are looked at."""
     monkeypatch.setattr(local, "HELD_BYTES", held_bytes)
-    weights, begun = np.zeros(1, dtype=np.float32), []
-    task = TrainTask(1, 0.0, np.arange(4), weights, lambda client: weights, None, np.zeros(4, dtype=np.int64))
+    weights, begun, sizes = np.zeros(1, dtype=np.float32), [], np.arange(1, 11)
+    task = TrainTask(1, 0.0, np.arange(10), weights, lambda client: weights, None, np.zeros(10, dtype=np.int64))
 
     async def work() -> list[tuple[int, int]]:
         crew = Crew([Prompt(begun) for _ in range(workers)], Board(1), lambda: Prompt(begun))
-        fleet = LocalFleet(crew, None, np.array([7, 2, 5, 9]), None)  # type: ignore[arg-type]
+        fleet = LocalFleet(crew, None, sizes, None)  # type: ignore[arg-type]
         return [(reply.client, reply.update.num_samples) async for reply in fleet.train(task) if reply.update]
 
-    assert asyncio.run(work()) == [(0, 7), (1, 2), (2, 5), (3, 9)]
-    assert begun == expected
+    assert asyncio.run(work()) == list(enumerate(sizes))
+    assert "".join(map(str, begun)) == expected

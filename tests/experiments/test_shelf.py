@@ -41,7 +41,7 @@ def test_what_another_process_leaves_is_collected_where_it_lies() -> None:
         left = [pool.submit(_leave, float(place.number), place.number).result() for place in places]
     for place, result in zip(places, left, strict=True):
         assert isinstance(result, Left)
-        assert result.update.delta.size == 0
+        assert "delta" not in result.told
         (collected, kept) = collect(result, place)
         assert kept is None
         np.testing.assert_array_equal(collected.delta, np.full(SIZE, place.number))

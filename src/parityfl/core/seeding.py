@@ -8,8 +8,20 @@ of seed and purpose, the counter holds the round and the client.
 from hashlib import blake2b
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
+from numpy.typing import DTypeLike, NDArray
 
 from parityfl.core.types import FloatArray
+
+
+class _Key(ISeedSequence):
+    """A generator's key. Handed over like this numpy does not first ask the system for one that is never used."""
+
+    def __init__(self, seed: int, purpose: str) -> None:
+        self._words = np.frombuffer(blake2b(f"{seed}/{purpose}".encode(), digest_size=16).digest(), dtype=np.uint64)
+
+    def generate_state(self, n_words: int, dtype: DTypeLike = np.uint64) -> NDArray[np.uint64]:
+        return self._words
 
 
 def generator(seed: int, purpose: str, round: int = 0, client: int | None = None) -> np.random.Generator:
@@ -21,9 +33,8 @@ def generator(seed: int, purpose: str, round: int = 0, client: int | None = None
         round: the round or time slot, 0 or more.
         client: the client's index, or None where the numbers belong to the whole round.
     """
-    key = np.frombuffer(blake2b(f"{seed}/{purpose}".encode(), digest_size=16).digest(), dtype=np.uint64)
     counter = [0, 0, 0 if client is None else client + 1, round]
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+    return np.random.Generator(np.random.Philox(_Key(seed, purpose), counter=counter))  # type: ignore[arg-type]
 
 
 def uniforms(seed: int, purpose: str, round: int, num_clients: int) -> FloatArray:

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from parityfl.core.errors import FleetError
@@ -120,7 +122,8 @@ class Crew:
         self._posts = [_Post(worker) for worker in workers]
         self._substitute: Callable[[], Worker] | None = substitute
         self._say = say
-        self._waiting: deque[tuple[int, asyncio.Future[_Post]]] = deque()
+        self._arrivals = count()
+        self._waiting: list[tuple[int, int, asyncio.Future[_Post]]] = []  # a heap of (- cost, arrival, place)
 
     @staticmethod
     def alone(bench: Workbench) -> Crew:
@@ -137,7 +140,7 @@ class Crew:
         """Yield the jobs' results in order, each as soon as it and all before it are there.
 
         Only so many jobs are begun ahead of the one that is waited for, so memory does not grow with their number:
-        `ahead`, or `AHEAD` for each worker.
+        `ahead`, or `AHEAD` for each worker. Of these the costliest begin first, that none is left for the end.
         """
         under_way: deque[asyncio.Task[R | Lost]] = deque()
         try:
@@ -180,18 +183,21 @@ class Crew:
     async def _place(self, cost: int) -> AsyncIterator[_Post]:
         """Wait for a place at a post, and hold it."""
         place: asyncio.Future[_Post] = asyncio.get_running_loop().create_future()
-        self._waiting.append((cost, place))
-        self._hand_out()
+        heappush(self._waiting, (-cost, next(self._arrivals), place))
+        self._hand_out_soon()
         try:
             yield await place
         finally:
             if place.done() and not place.cancelled():
                 post = place.result()
                 post.jobs, post.cost = post.jobs - 1, post.cost - cost
-                self._hand_out()
+                self._hand_out_soon()
+
+    def _hand_out_soon(self) -> None:
+        asyncio.get_running_loop().call_soon(self._hand_out)  # once all wait that begin to in this step
 
     def _hand_out(self) -> None:
-        """Give those who wait, in their order, a place at the post that has least to do, as long as it has one.
+        """Give the costliest of those who wait a place at the post that has least to do, as long as it has one.
 
         Where others have less to do, nobody waits behind a large job while these do the rest.
         """
@@ -199,9 +205,9 @@ class Crew:
             post = min(self._posts, key=lambda post: (post.cost, post.jobs))
             if post.jobs >= post.worker.depth:
                 return
-            cost, place = self._waiting.popleft()
+            minus_cost, _, place = heappop(self._waiting)
             if not place.done():  # whoever waited may have gone
-                post.jobs, post.cost = post.jobs + 1, post.cost + cost
+                post.jobs, post.cost = post.jobs + 1, post.cost - minus_cost
                 place.set_result(post)
 
     def _run_short(self, post: _Post, error: MemoryError) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -161,32 +161,20 @@ class LocalFleet:
         if task.control is not None:
             self._crew.board.put("control", task.control)
         clients = task.clients.tolist()
+        jobs = (self._job(task, client) for client in clients)
         if self._grouping is None:
-            running = self._one_by_one(task)
+            running = self._crew.run(jobs, self._ahead(task))
         else:
-            running = self._grouping.run(self._crew, [self._job(task, client) for client in clients])
+            running = self._grouping.run(self._crew, list(jobs))
         async with aclosing(running) as results:
             for client in clients:
                 yield await self._reply(task, client, await anext(results))
 
-    async def _one_by_one(self, task: TrainTask) -> AsyncGenerator[Trained | Lost, None]:
-        """Yield the clients' results in their order; the largest begin first, that none is left for the end."""
-        order, ahead = self._order(task)
-        jobs = (self._job(task, client) for client in task.clients[order].tolist())
-        came: dict[int, Trained | Lost] = {}
-        coming = iter(order)
-        async with aclosing(self._crew.run(jobs, ahead)) as results:
-            for place in range(len(order)):
-                while place not in came:
-                    came[next(coming)] = await anext(results)
-                yield came.pop(place)
-
-    def _order(self, task: TrainTask) -> tuple[list[int], int | None]:
-        """Return in which order the clients begin, and how many may before the first one's result is fetched."""
+    def _ahead(self, task: TrainTask) -> int | None:
+        """Return how many clients may begin before the first one's result is fetched: all, where they can be held."""
         vectors = 1 + (task.control is not None) + (self._memory is not None)
-        if self._crew.size == 1 or len(task.clients) * vectors * task.weights.nbytes > HELD_BYTES:
-            return list(range(len(task.clients))), None
-        return np.argsort(-self._num_samples[task.clients], kind="stable").tolist(), len(task.clients)
+        fits = len(task.clients) * vectors * task.weights.nbytes <= HELD_BYTES
+        return len(task.clients) if fits and self._crew.size > 1 else None
 
     def late_updates(self) -> list[Update]:
         """Return none: nobody is late on this machine."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from dataclasses import dataclass, replace
-from typing import TypeVar, cast
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -18,8 +18,6 @@ PLACES = 4
 """Updates a worker may have left that are not folded yet; the next ones go through the pipe."""
 SMALLEST = 2**13
 """Bytes of the smallest update that is left: a smaller one goes through a pipe at once."""
-
-_EMPTY: Vector = np.empty(0, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -35,11 +33,11 @@ class Left:
     """The result of training a client whose update lies on the shelf.
 
     Attributes:
-        update: the update without its vector.
+        told: the attributes of the update but for its vector.
         kept: what the client keeps, or None.
     """
 
-    update: Update
+    told: dict[str, Any]
     kept: Vector | None
 
 
@@ -67,8 +65,9 @@ class Shelf:
         """Return a result as it goes through the pipe, an update left in a place; called in the worker."""
         match result:
             case (Update() as update, kept):
-                self._memory.view()[number] = update.delta
-                return Left(replace(update, delta=_EMPTY), cast(Vector | None, kept))
+                told = dict(vars(update))
+                self._memory.view()[number] = told.pop("delta")
+                return Left(told, cast(Vector | None, kept))
         return result
 
 
@@ -77,5 +76,4 @@ def collect(result: R | Left, place: Place | None) -> R:
     if not isinstance(result, Left):
         return result
     assert place is not None, "it was left there"
-    update = replace(result.update, delta=np.frombuffer(place.vector, np.float32))
-    return cast(R, (update, result.kept))
+    return cast(R, (Update(delta=np.frombuffer(place.vector, np.float32), **result.told), result.kept))

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import singledispatch
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -31,8 +31,7 @@ Correction = Callable[[Tensor, Tensor], object]
 """Changes the gradient in place: (weights, gradient), both flat."""
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """The examples of one gradient step, of one client or of K.
 
     Attributes:
@@ -181,9 +180,9 @@ def descend(net: Net, task: Task, start: Tensor, correct: Correction | None = No
     losses, counts = [], []
     for batch in task.minibatches():
         losses.append(net.backward(batch))
-        counts.append(torch.tensor(len(batch.labels)) if batch.counts is None else batch.counts)
+        counts.append(len(batch.labels) if batch.counts is None else batch.counts.tolist())
         _step(net, task.settings, velocity, correct, batch.counts)
-    shares = torch.stack(counts).cpu().double()
+    shares = torch.tensor(counts, dtype=torch.float64)
     mean_loss = (torch.stack(losses).cpu().double() * shares).sum(dim=0) / shares.sum(dim=0)
     return net.weights.clone(), mean_loss
 
