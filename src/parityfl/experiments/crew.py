@@ -184,17 +184,14 @@ class Crew:
         """Wait for a place at a post, and hold it."""
         place: asyncio.Future[_Post] = asyncio.get_running_loop().create_future()
         heappush(self._waiting, (-cost, next(self._arrivals), place))
-        self._hand_out_soon()
+        asyncio.get_running_loop().call_soon(self._hand_out)  # once all wait that begin to in this step
         try:
             yield await place
         finally:
             if place.done() and not place.cancelled():
                 post = place.result()
                 post.jobs, post.cost = post.jobs - 1, post.cost - cost
-                self._hand_out_soon()
-
-    def _hand_out_soon(self) -> None:
-        asyncio.get_running_loop().call_soon(self._hand_out)  # once all wait that begin to in this step
+                self._hand_out()
 
     def _hand_out(self) -> None:
         """Give the costliest of those who wait a place at the post that has least to do, as long as it has one.

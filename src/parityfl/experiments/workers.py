@@ -143,7 +143,11 @@ class _Life:
         """
         given = _Given(self._loop.create_future(), place)
         message = ForkingPickler.dumps((job, None if place is None else place.number))
-        await asyncio.shield(self._give(given, message))  # half a message would be the last one
+        if len(message) <= _FITS_BYTES and not self._giving.locked():
+            self._enter(given)
+            self._send(message)
+        else:
+            await asyncio.shield(self._give(given, message))  # half a message would be the last one
         answer: R | Left = await given.answer
         return answer
 
@@ -154,14 +158,17 @@ class _Life:
 
     async def _give(self, given: _Given, message: memoryview) -> None:
         async with self._giving:
-            if self._ended:
-                raise _EndedError(at_work=False)
-            self._given.append(given)
-            with suppress(OSError):  # it has ended, and so will be heard
-                if len(message) <= _FITS_BYTES:
-                    self._pipe.send_bytes(message)
-                else:
-                    await asyncio.to_thread(self._pipe.send_bytes, message)
+            self._enter(given)
+            await asyncio.to_thread(self._send, message)
+
+    def _enter(self, given: _Given) -> None:
+        if self._ended:
+            raise _EndedError(at_work=False)
+        self._given.append(given)
+
+    def _send(self, message: memoryview) -> None:
+        with suppress(OSError):  # it has ended, and so will be heard
+            self._pipe.send_bytes(message)
 
     def _hear(self) -> None:
         """Take an answer, which is on its way and so is there soon, or the end of the process."""
