@@ -40,11 +40,11 @@ def main() -> None:
         arguments.repeats = 1
         compare(2, "mlp", 1, arguments, with_sockets=True)
         return
-    compare(1, "resnet18", 5, arguments, with_sockets=True)
-    compare(10, "resnet18", 1, arguments)
-    compare(10, "lenet", 20, arguments)
+    compare(1, "resnet18", 20, arguments, with_sockets=True)
+    compare(10, "resnet18", 3, arguments)
+    compare(10, "lenet", 100, arguments)
     compare(100, "resnet18", 1, arguments, with_idiom=False)
-    compare(100, "mlp", 5, arguments)
+    compare(100, "mlp", 20, arguments)
 
 
 def compare(
