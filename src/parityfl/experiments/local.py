@@ -171,7 +171,10 @@ class LocalFleet:
                 yield await self._reply(task, client, await anext(results))
 
     def _ahead(self, task: TrainTask) -> int | None:
-        """Return how many clients may begin before the first one's result is fetched: all, where they can be held."""
+        """Return how many clients may begin before the first one's result is fetched.
+
+        All, where they can be held and there are several workers, between whom it matters which one begins first.
+        """
         vectors = 1 + (task.control is not None) + (self._memory is not None)
         fits = len(task.clients) * vectors * task.weights.nbytes <= HELD_BYTES
         return len(task.clients) if fits and self._crew.size > 1 else None

@@ -143,7 +143,7 @@ class _Life:
         """
         given = _Given(self._loop.create_future(), place)
         message = ForkingPickler.dumps((job, None if place is None else place.number))
-        if len(message) <= _FITS_BYTES and not self._giving.locked():
+        if len(message) <= _FITS_BYTES and not self._giving.locked():  # the pipe takes it at once
             self._enter(given)
             self._send(message)
         else:
