@@ -1,7 +1,9 @@
 """The page over a folder of runs: a list, each run as far as it is, a comparison, and nothing outside the folder."""
 
 import asyncio
+import html
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -46,8 +48,13 @@ def test_each_run_has_a_page(runs: Path) -> None:
         assert "<svg" in answer.text
 
 
-def test_comparison(runs: Path) -> None:
+def test_every_link_leads_somewhere(runs: Path) -> None:
+    write_run(runs / "50 % #1" / "third")
     assert "Comparison" in get(runs, "/comparison").text
+    for page, linked in (("/", 4), ("/comparison", 3)):
+        links = re.findall(r'<a href="(/[^"]*)"', get(runs, page).text)
+        assert len(links) == linked
+        assert {get(runs, html.unescape(link)).status_code for link in links} == {200}
 
 
 @pytest.mark.parametrize("name", ["third", "../secret", "%2e%2e/secret", ""])

@@ -106,7 +106,7 @@ def coordinator(  # noqa: PLR0917
     config_file: ConfigFile = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.")] = 8080,
-    min_clients: Annotated[int | None, typer.Option(help="Begin once so many devices have registered.")] = None,
+    min_clients: Annotated[int | None, typer.Option(help="Begin once so many devices have loaded their data.")] = None,
     keep_serving: Annotated[
         bool, typer.Option("--keep-serving", help="Go on serving when the rounds are done.")
     ] = False,

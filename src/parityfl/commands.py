@@ -213,10 +213,11 @@ def show_comparison(folder: Path) -> Path:
     """Write the report of a run or a folder of runs, print its tables, and return the page's path."""
     from rich.console import Console
 
-    from parityfl.reporting.report import comparison_of, write_report
+    from parityfl.reporting.report import write_comparison
     from parityfl.reporting.tables import rich_differences, rich_table
 
-    page, comparison, console = write_report(folder), comparison_of(folder), Console()
+    page, comparison = write_comparison(folder)
+    console = Console()
     console.print(rich_table(comparison))
     if comparison.differences:
         console.print(rich_differences(comparison))

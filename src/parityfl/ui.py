@@ -10,8 +10,9 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
 from parityfl.core.errors import FolderError
+from parityfl.reporting.compare import compare
 from parityfl.reporting.load import load_run
-from parityfl.reporting.report import comparison_of, comparison_page, index_page, run_folders, run_page
+from parityfl.reporting.report import comparison_page, index_page, run_folders, run_page, runs_below
 from parityfl.web.problems import ProblemError, install
 from parityfl.web.server import on_signals, serving
 
@@ -32,7 +33,7 @@ def create_app(folder: Path) -> FastAPI:
     @app.get("/", response_class=HTMLResponse)
     async def index() -> str:
         """List the runs."""
-        return await page(lambda: index_page(folder))
+        return await page(lambda: index_page(folder, _page_of))
 
     @app.get("/comparison", response_class=HTMLResponse)
     async def comparison() -> str:
@@ -58,4 +59,9 @@ async def serve(folder: Path, listening: socket.socket) -> None:
 
 
 def _comparison(folder: Path) -> str:
-    return comparison_page(folder, comparison_of(folder), [load_run(path) for path in run_folders(folder)])
+    runs = runs_below(folder)
+    return comparison_page(folder, runs, compare(runs), _page_of)
+
+
+def _page_of(folder: Path, run: Path) -> str:
+    return f"/runs/{run.relative_to(folder).as_posix()}"

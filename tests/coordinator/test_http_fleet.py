@@ -281,6 +281,42 @@ def test_an_update_that_is_two_rounds_late_says_so() -> None:
     run(main())
 
 
+def test_who_was_not_asked_by_the_deadline_is_not_asked_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One may be asked at a time, and 0 has not answered when the round closes: 1 has never heard of it."""
+    monkeypatch.setattr("parityfl.coordinator.devices.MAX_CONNECTIONS", 1)
+
+    async def main() -> None:
+        event = asyncio.Event()
+        async with fleet_of(live(deadline_s=0.2, late="next-round"), waiting_for(event), honest) as (fleet, fakes):
+            got = await replies(fleet, task(0, 1))
+            assert_outcome(got[0], Outcome.LATE, "deadline")
+            assert_outcome(got[1], Outcome.LATE, "not asked")
+            event.set()
+            arrived: list[Update] = []
+            await until(lambda: arrived.extend(fleet.late_updates()) or arrived)
+            (reply,) = await replies(fleet, task(1, round=2))
+            assert reply.outcome is Outcome.COMPLETED
+            assert [asked.round for asked in fakes[1].asked] == [2]
+
+    run(main())
+
+
+def test_of_too_many_late_ones_the_oldest_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parityfl.coordinator.fleet.MAX_STRAGGLERS", 1)
+
+    async def main() -> None:
+        event = asyncio.Event()
+        behave = waiting_for(event)
+        async with fleet_of(live(deadline_s=0.2, late="next-round"), behave, behave, behave) as (fleet, _):
+            assert [reply.outcome for reply in await replies(fleet, task(0, 1, 2))] == [Outcome.LATE] * 3
+            event.set()
+            arrived: list[Update] = []
+            await until(lambda: arrived.extend(fleet.late_updates()) or arrived)
+            assert [update.client for update in arrived] == [2]
+
+    run(main())
+
+
 def test_a_round_of_nobody() -> None:
     async def main() -> None:
         async with fleet_of(live()) as (fleet, _):
@@ -399,7 +435,6 @@ def test_leaving_a_round_gives_up_its_calls() -> None:
             pending.cancel()
             await asyncio.wait({pending})
             assert not [t for t in asyncio.all_tasks() if "HttpFleet._call" in repr(t) and not t.cancelling()]
-        assert fleet.devices.is_closed
 
     run(main())
 

@@ -85,6 +85,23 @@ def test_a_damaged_enrolment_lets_nobody_in(content: str, tmp_path: Path) -> Non
         Enrolment(tmp_path).check("h0", KEY)
 
 
+def test_a_file_that_is_damaged_later_leaves_every_device_as_it_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    serving, file = Enrolment(tmp_path), tmp_path / "security" / "devices.json"
+    serving.enrol("h0", KEY)
+    serving.revoke("h1")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-5])
+    assert [serving.check("h0", KEY), serving.is_revoked("h1"), serving.revoked()] == [True, True, ["h1"]]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    with pytest.raises(FolderError, match=r"devices\.json cannot be read"):
+        serving.enrol("h2", KEY)  # which would write over what somebody may want to mend
+    file.write_bytes(whole)
+    serving.enrol("h2", KEY)
+    assert serving.check("h2", KEY)
+
+
 def test_the_coordinators_key_is_kept_until_the_run_is_over(tmp_path: Path) -> None:
     key = Enrolment(tmp_path).coordinator_key().public
     assert Enrolment(tmp_path).coordinator_key().public == key

@@ -19,6 +19,7 @@ from network import LAYOUT, RUN, WEIGHTS, NumpyWorkbench, run, served, small_con
 from parityfl.client.identity import Identity
 from parityfl.client.serve import serve as serve_devices
 from parityfl.client.settings import Settings
+from parityfl.coordinator import enrolment
 from parityfl.coordinator.enrolment import Enrolment
 from parityfl.coordinator.evaluate import HttpEvaluator
 from parityfl.coordinator.fleet import HttpFleet
@@ -122,6 +123,30 @@ def assert_problem(response: httpx.Response, status: int, *words: str) -> None:
     assert response.headers["content-type"] == "application/problem+json", response.text
     assert response.status_code == response.json()["status"] == status, response.text
     assert all(word in response.json()["detail"] for word in words), response.text
+
+
+def test_a_full_disk_of_the_coordinators_is_no_fault_of_a_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes back until it is let in, and is not here before."""
+    write, failures = enrolment.write_secret, [2, 1]
+
+    def full_at_first(path: Path, text: str) -> None:
+        if path.name == "devices.json" and failures:
+            failures.pop()
+            raise FolderError(f"{path} cannot be written: No space left on device")
+        write(path, text)
+
+    async def main() -> None:
+        rig = Rig(tmp_path)
+        monkeypatch.setattr(enrolment, "write_secret", full_at_first)
+        assert_problem(await register(rig.http, "h1", Identity(TOKEN)), 500, "devices.json", "No space left")
+        device = rig.devices("h0")
+        fleet = await rig.ready("h0")
+        assert (failures, [member.device_id for member in fleet.registry.members]) == ([], ["h0"])
+        await rig.finish(device)
+
+    run(main())
 
 
 def test_devices_that_know_the_token_train_and_evaluate(tmp_path: Path) -> None:

@@ -115,4 +115,5 @@ def _expand(part: str) -> list[str]:
     prefix, first, again, last = match.groups() if match else ("", "0", "", "")
     if not last or again not in ("", prefix) or not 0 <= int(last) - int(first) < MOST_DEVICES:
         raise ConfigError(f"--devices {part!r} is no range: write such as h0..h9, at most {MOST_DEVICES:,} devices")
-    return [f"{prefix}{number}" for number in range(int(first), int(last) + 1)]
+    digits = len(first) if first.startswith("0") else 1  # cam01..cam10 counts as it is written
+    return [f"{prefix}{number:0{digits}d}" for number in range(int(first), int(last) + 1)]

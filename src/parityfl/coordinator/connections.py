@@ -47,11 +47,6 @@ class Connections(httpx.AsyncBaseTransport):
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
         )
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether it was used and is closed."""
-        return self._session is not None and self._session.closed
-
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return the answer, its body still to come.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +33,7 @@ MAX_CONNECTIONS = 256
 
 
 class Devices:
-    """Asks devices, at most `MAX_CONNECTIONS` at a time; the others wait for their turn outside the pool.
+    """Asks devices, calling at most `MAX_CONNECTIONS` at a time; the others wait for their turn outside the pool.
 
     Args:
         rounds: tells how long a device may take to accept a connection, or to ask for its work.
@@ -64,15 +64,9 @@ class Devices:
     ) -> None:
         await self._connections.aclose()
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether the connections are closed."""
-        return self._connections.is_closed
-
-    @property
-    def slots(self) -> asyncio.Semaphore:
-        """To be held while asking a device."""
-        return self._slots
+    def slot(self, member: Member) -> AbstractAsyncContextManager[None]:
+        """Return what to hold while asking a device; one that polls takes no connection of ours."""
+        return nullcontext() if member.polls else self._slots
 
     async def ask(self, member: Member, path: str, payload: Payload | None, limit: int) -> Answer:
         """Ask a device, by whichever way it can be reached, and return the answer.

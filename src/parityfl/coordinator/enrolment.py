@@ -6,6 +6,7 @@ Only hashes of the devices' public keys are kept: nothing in the file lets anyon
 from __future__ import annotations
 
 import fcntl
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from parityfl.core.errors import FolderError
 from parityfl.web.secrets import write_secret
 from parityfl.wire.schemas import DeviceId, Sha256
 from parityfl.wire.signing import KeyPair, fingerprint
+
+log = logging.getLogger(__name__)
 
 FOLDER = "security"
 """Where a run folder keeps what this module needs."""
@@ -63,7 +66,8 @@ class Enrolment:
         self._folder = run / FOLDER
         self._path = self._folder / _FILE
         self._stamp: tuple[int, int, int] | None = None
-        self._devices: dict[str, Enrolled] = {}
+        self._devices: dict[str, Enrolled] | None = None
+        self._fault = ""
 
     @property
     def exists(self) -> bool:
@@ -99,21 +103,43 @@ class Enrolment:
         """
         try:
             status = self._path.stat()
+            stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
+            if self._devices is None or stamp != self._stamp:
+                self._devices, self._stamp = _Document.model_validate_json(self._path.read_bytes()).root, stamp
         except FileNotFoundError:
-            return {}
-        stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
-        if stamp != self._stamp:
-            self._devices, self._stamp = self._read(), stamp
+            self._devices, self._stamp = {}, None
+        except (OSError, ValidationError) as error:
+            reason = str(error).partition("\n")[0]
+            raise FolderError(
+                f"{self._path} cannot be read ({reason}): restore it, or remove it to begin anew"
+            ) from None
         return self._devices
+
+    def known(self) -> dict[str, Enrolled]:
+        """Return all devices by name, as they were last where the file has been damaged since, which is logged.
+
+        Raises:
+            FolderError: the file is damaged and has never been read.
+        """
+        try:
+            devices, fault = self.devices(), ""
+        except FolderError as error:
+            if self._devices is None:
+                raise
+            devices, fault = self._devices, str(error)
+        if fault and fault != self._fault:
+            log.error("%s; until then every device stays as it was", fault)
+        self._fault = fault
+        return devices
 
     def is_revoked(self, device_id: str) -> bool:
         """Return whether a device may no longer take part."""
-        enrolled = self.devices().get(device_id)
+        enrolled = self.known().get(device_id)
         return enrolled is not None and enrolled.status == "revoked"
 
     def revoked(self) -> list[str]:
         """Return the devices that may no longer take part."""
-        return [name for name, enrolled in self.devices().items() if enrolled.status == "revoked"]
+        return [name for name, enrolled in self.known().items() if enrolled.status == "revoked"]
 
     def check(self, device_id: str, key: str) -> bool:
         """Return whether a device is enrolled with this public key; False where it is not enrolled at all.
@@ -121,7 +147,7 @@ class Enrolment:
         Raises:
             RefusedError: it is enrolled with another key, or revoked.
         """
-        enrolled = self.devices().get(device_id)
+        enrolled = self.known().get(device_id)
         if enrolled is None:
             return False
         if enrolled.status == "revoked":
@@ -169,15 +195,7 @@ class Enrolment:
             devices = dict(self.devices())
             yield devices
             write_secret(self._path, _Document(devices).model_dump_json(indent=1))
-
-    def _read(self) -> dict[str, Enrolled]:
-        try:
-            return _Document.model_validate_json(self._path.read_bytes()).root
-        except (OSError, ValidationError) as error:
-            reason = str(error).partition("\n")[0]
-            raise FolderError(
-                f"{self._path} cannot be read ({reason}): restore it, or remove it to begin anew"
-            ) from None
+            self._devices = devices
 
 
 def _now() -> str:

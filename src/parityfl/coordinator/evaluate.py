@@ -67,7 +67,7 @@ class HttpEvaluator:
         request = EvaluateRequest(run_id=fleet.run_id, round=round, device_id=device_id, model_digest=model.digest)
         payload = assemble(request, {"model": model.forms[fleet.form_of(member)]}, fleet.layout)
         try:
-            async with asyncio.timeout(fleet.remaining_s), fleet.devices.slots:
+            async with asyncio.timeout(fleet.remaining_s), fleet.devices.slot(member):
                 answer = await fleet.devices.ask(member, "/evaluate", payload, _REPLY_LIMIT)
             reply = EvaluateReply.model_validate_json(bytes(answer.body))
         except (TimeoutError, httpx.TransportError, PayloadError, ValueError):

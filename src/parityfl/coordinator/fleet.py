@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from math import inf, isnan, nan
+from typing import Any
 
 import httpx
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from parityfl.config import Config
 from parityfl.coordinator.answer import Answer
 from parityfl.coordinator.closing import Closing
-from parityfl.coordinator.devices import Devices
+from parityfl.coordinator.devices import MAX_CONNECTIONS, Devices
 from parityfl.coordinator.exchange import Exchange, told
 from parityfl.coordinator.packing import PackedModel, PackedTask, pack_both
 from parityfl.coordinator.registry import LOOKS, Member, Registry
@@ -54,6 +55,9 @@ PASSING = (400, 401, 502, 503, 504)
 400 says that the document was spoiled on the way; 401 comes from one that has been restarted and has not registered
 yet: it does not know this coordinator.
 """
+
+MAX_STRAGGLERS = MAX_CONNECTIONS // 2
+"""How many late calls may go on after their rounds, so that at least as many others can be asked at a time."""
 
 READERS = 1
 """How many large updates are looked through, or folded, at a time: those that lie in files are in memory meanwhile."""
@@ -110,8 +114,8 @@ class HttpFleet:
         self._carry = config.transport.build()
         self._form = Form("BF16" if config.transport.dtype == "bf16" else "F32", config.transport.compression)
         self._readers = asyncio.Semaphore(READERS)
-        self._stragglers: set[asyncio.Task[Reply]] = set()
-        self._exchanges: set[Exchange] = set()
+        self._stragglers: dict[asyncio.Task[Reply], None] = {}
+        self._exchanges: dict[asyncio.Task[Any] | None, Exchange] = {}
 
     @property
     def layout(self) -> Layout:
@@ -190,7 +194,7 @@ class HttpFleet:
                 del reply
         finally:
             closing.cancel()
-            given_up = {*calls.values(), *closing.overdue} - self._stragglers
+            given_up = {*calls.values(), *closing.overdue} - self._stragglers.keys()
             for call in given_up:
                 call.cancel()
             await asyncio.gather(*given_up, return_exceptions=True)
@@ -242,7 +246,7 @@ class HttpFleet:
         """Notice who has gone silent; on the wall clock end the calls of the lost: who trains goes on reporting."""
         self.registry.refresh()
         if not self.virtual:
-            for exchange in self._exchanges:
+            for exchange in self._exchanges.values():
                 member = self.registry.at(exchange.client)
                 if member.state == "lost":
                     exchange.give_up(f"lost while it was asked: silent for {self.registry.silence_s(member):.2f} s")
@@ -257,10 +261,9 @@ class HttpFleet:
 
     async def _call(self, task: TrainTask, client: int, shared: PackedTask) -> Reply:
         """Ask one device and return its outcome; raises only what ends an experiment."""
-        async with self.devices.slots:
+        async with self.devices.slot(self.registry.at(client)):
             patience = asyncio.timeout(self.config.rounds.train_timeout_s)
-            exchange = Exchange(client, patience, self._clock)
-            self._exchanges.add(exchange)
+            exchange = self._exchanges[asyncio.current_task()] = Exchange(client, patience, self._clock)
             try:
                 async with exchange.patience:
                     reply = await self._ask(task, exchange, shared)
@@ -271,7 +274,7 @@ class HttpFleet:
             except Exception as error:  # whatever a device does, it is an outcome
                 reply = exchange.failed(error)
             finally:
-                self._exchanges.discard(exchange)
+                del self._exchanges[asyncio.current_task()]
         self._note(reply, task.round)
         return reply
 
@@ -372,14 +375,24 @@ class HttpFleet:
             reply = call.result()
             self._delivered += reply.outcome is Outcome.COMPLETED
             return reply
-        if self.config.rounds.late == "next-round" and not self.virtual:
-            self._stragglers.add(call)
-            call.add_done_callback(self._keep_late(round))
-        return Reply(client, Outcome.LATE, reason=closing.reason, latency_s=closing.after_s, reproducible=False)
+        asked = call.done() or call in self._exchanges
+        reason = closing.reason if asked else f"not asked by then: {MAX_CONNECTIONS} others were being asked"
+        if asked and self.config.rounds.late == "next-round" and not self.virtual:
+            self._wait_on(call, round)
+        return Reply(client, Outcome.LATE, reason=reason, latency_s=closing.after_s, reproducible=False)
+
+    def _wait_on(self, call: asyncio.Task[Reply], round: int) -> None:
+        """Let a late call go on, in the place of the oldest of these where there are too many."""
+        if len(self._stragglers) >= MAX_STRAGGLERS:
+            oldest = next(iter(self._stragglers))
+            del self._stragglers[oldest]
+            oldest.cancel()
+        self._stragglers[call] = None
+        call.add_done_callback(self._keep_late(round))
 
     def _keep_late(self, origin: int) -> Callable[[asyncio.Task[Reply]], None]:
         def keep(call: asyncio.Task[Reply]) -> None:
-            self._stragglers.discard(call)
+            self._stragglers.pop(call, None)
             update = None if call.cancelled() else call.result().update
             if update is not None:
                 self._late.append((origin, update))

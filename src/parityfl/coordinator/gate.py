@@ -216,6 +216,7 @@ class TokenGate:
     def __init__(self, token: Token, enrolment: Enrolment, clock: Callable[[], float]) -> None:
         self._token = token
         self._enrolment = enrolment
+        enrolment.devices()  # a damaged file is told at the start; later ones leave everyone as they were
         self._identity = enrolment.coordinator_key()
         self._party = Party()
         self._nonces = Nonces(clock)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -42,9 +42,7 @@ class RunCollector(Collector):
 
 def exposition(coordinator: Coordinator) -> bytes:
     """Return the text that Prometheus reads."""
-    registry = CollectorRegistry()
-    registry.register(RunCollector(coordinator))
-    return generate_latest(registry)
+    return generate_latest(RunCollector(coordinator))
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -156,8 +156,11 @@ class Registry:
 
     def get(self, device_id: str) -> Member | None:
         """Return the device of that name, as of now."""
-        self.refresh()
-        return self._members.get(device_id)
+        self._excuse_silence()
+        member = self._members.get(device_id)
+        if member is not None:
+            self._check_silence(member)
+        return member
 
     def at(self, index: int) -> Member:
         """Return the device with that index, which has registered."""
@@ -188,6 +191,16 @@ class Registry:
         for index, labels in known.items():
             counts[index, : len(labels)] = labels
         return counts
+
+    def require_place(self, registration: Registration) -> None:
+        """Require that a device could be taken in.
+
+        Raises:
+            FleetError: there is no place for it, or it does not fit what has been agreed.
+        """
+        self.agreement.with_device(registration)
+        if registration.device_id not in self._places:
+            self._place(registration.device_id)
 
     def register(self, registration: Registration, host: str) -> Member:
         """Take a device in, or note what has changed about it.
@@ -267,7 +280,7 @@ class Registry:
 
     def dismissed(self) -> bool:
         """Return whether nobody is left to be told to leave; who is silent may only be late."""
-        return all(member.state in {"left", "revoked"} for member in self.members)
+        return all(member.state in {"left", "revoked"} for member in self._members.values())
 
     def _enter(self, registration: Registration, host: str) -> Member:
         name = registration.device_id
@@ -289,22 +302,25 @@ class Registry:
 
     def _place(self, name: str) -> int:
         """Return the place of a newcomer: its own where it has one, else the lowest that is free."""
-        taken = set(self._places.values())
         own = self._own.get(name)
-        if own is not None and own not in taken:
+        if own is not None and self._is_free(own):
             return own
         if not self._open:
             raise FleetError(
                 f"device {name!r} is no client of this experiment: its devices are {self.device_ids[0]} to "
                 f"{self.device_ids[-1]}; use one of these, or serve with --set rounds.clock=wall"
             )
-        free = next((index for index in range(len(self.device_ids)) if index not in taken), None)
+        free = next((index for index in range(len(self.device_ids)) if self._is_free(index)), None)
         if free is None:
             raise FleetError(
                 f"there is no place for device {name!r}: population.clients = {len(self.device_ids)} devices have "
                 "registered; raise population.clients"
             )
         return free
+
+    def _is_free(self, index: int) -> bool:
+        """Return whether nobody has that place, whose name is then that of whom it was meant for."""
+        return self._places.get(self.device_ids[index]) != index
 
     def _take(self, name: str, index: int) -> int:
         self._places[name] = index

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from math import isnan, nan
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from parityfl.config import Config
 from parityfl.coordinator.addresses import Addresses
@@ -52,7 +54,7 @@ class Coordinator:
     Args:
         config: the run's configuration.
         fleet: the devices.
-        min_clients: how many must have registered before the rounds begin.
+        min_clients: how many must have loaded their data and reported before the rounds begin.
         addresses: where devices may be called; None: only at the address that they call from.
         roster: where the places of devices are kept for a resumed run; None: nowhere.
         agreement: where what the devices agree on is kept for it; None: nowhere.
@@ -155,10 +157,11 @@ class Coordinator:
             raise ProblemError(410, f"the run is over ({self.phase}): there is nothing to register for")
         self.gate.check(registration, proof)
         try:
-            member = self.registry.register(registration, host)
+            self.registry.require_place(registration)
         except FleetError as error:
             raise ProblemError(409, str(error)) from None
-        self.gate.enter(registration, proof)
+        self.gate.enter(registration, proof)  # which may fail, and then nobody is here who has no key
+        member = self.registry.register(registration, host)
         self._save()
         self._check_start()
         return RegistrationReply(
@@ -251,7 +254,7 @@ class Coordinator:
 
     def clients(self) -> list[ClientInfo]:
         """Return all devices in index order."""
-        return [self._describe(member) for member in self.registry.members]
+        return self._described(self.registry.members)
 
     def client(self, device_id: str) -> ClientInfo:
         """Return one device.
@@ -262,7 +265,7 @@ class Coordinator:
         member = self.registry.get(device_id)
         if member is None:
             raise ProblemError(404, f"no device {device_id!r} has registered; GET /clients lists those that have")
-        return self._describe(member)
+        return self._described([member])[0]
 
     async def model(self) -> Payload:
         """Return the current model as a document that any device of the run can train from.
@@ -290,7 +293,7 @@ class Coordinator:
         return assemble(request, {"model": model}, self.fleet.layout)
 
     def _check_start(self) -> None:
-        if self.registry.num_prepared >= self.min_clients:
+        if not self.start.is_set() and self.ready and self.registry.num_prepared >= self.min_clients:
             self.start.set()
 
     def _save(self) -> None:
@@ -308,24 +311,28 @@ class Coordinator:
         if self.registry.dismissed():
             self._alone.set()
 
-    def _describe(self, member: Member) -> ClientInfo:
+    def _described(self, members: Iterable[Member]) -> list[ClientInfo]:
         ledger = self._ledger or Ledger.empty(len(self.registry.device_ids))
-        k = member.index
-        return ClientInfo(
-            device_id=member.device_id,
-            index=k,
-            state=member.state,
-            address=member.url,
-            last_seen_s=self.registry.silence_s(member),
-            training=member.training,
-            latency_s=member.latency_s,
-            num_samples=member.num_samples,
-            label_counts=member.label_counts,
-            version=member.version,
-            opportunities=int(ledger.available[k]),
-            selected=int(ledger.selected[k]),
-            participated=int(ledger.participated[k]),
-            utility=float(ledger.utility[k]) if self._ledger is not None else nan,
-            normalized_utility=float(ledger.normalized_utility[k]),
-            transitions=list(member.transitions),
-        )
+        utility = np.full_like(ledger.utility, nan) if self._ledger is None else ledger.utility
+        shown = ledger.normalized_utility
+        return [
+            ClientInfo(
+                device_id=member.device_id,
+                index=member.index,
+                state=member.state,
+                address=member.url,
+                last_seen_s=self.registry.silence_s(member),
+                training=member.training,
+                latency_s=member.latency_s,
+                num_samples=member.num_samples,
+                label_counts=member.label_counts,
+                version=member.version,
+                opportunities=int(ledger.available[member.index]),
+                selected=int(ledger.selected[member.index]),
+                participated=int(ledger.participated[member.index]),
+                utility=float(utility[member.index]),
+                normalized_utility=float(shown[member.index]),
+                transitions=list(member.transitions),
+            )
+            for member in members
+        ]

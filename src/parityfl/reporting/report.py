@@ -1,6 +1,7 @@
 """The HTML report of a run or of a folder of runs: one file that opens offline."""
 
 import json
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,24 +36,19 @@ def write_report(path: str | Path) -> Path:
     Raises:
         FolderError: there is no run at or below `path`, or a run cannot be read.
     """
-    folder = Path(path)
+    return write_comparison(Path(path))[0]
+
+
+def write_comparison(folder: Path) -> tuple[Path, Comparison]:
+    """Do what `write_report` does; return the report's path and the comparison that it shows."""
     single = (folder / CONFIG).exists()
-    runs = _runs_at(folder)
+    runs = [load_run(folder)] if single else runs_below(folder)
     comparison = compare(runs)
-    page = run_page(runs[0]) if single else comparison_page(folder, comparison, runs)
+    page = run_page(runs[0]) if single else comparison_page(folder, runs, comparison, _report_of)
     (folder / REPORT).write_text(page, encoding="utf-8")
     write_csv(comparison, folder / "table.csv")
     write_markdown(comparison, folder / "table.md")
-    return folder / REPORT
-
-
-def comparison_of(path: str | Path) -> Comparison:
-    """Return the comparison of a run folder or of a folder of runs.
-
-    Raises:
-        FolderError: there is no run at or below `path`, or a run cannot be read.
-    """
-    return compare(_runs_at(Path(path)))
+    return folder / REPORT, comparison
 
 
 def run_page(run: RunData) -> str:
@@ -75,8 +71,17 @@ def run_page(run: RunData) -> str:
     )
 
 
-def comparison_page(folder: Path, comparison: Comparison, runs: list[RunData]) -> str:
-    """Return the report of a folder of runs as HTML."""
+def comparison_page(
+    folder: Path, runs: Sequence[RunData], comparison: Comparison, page_of: Callable[[Path, Path], str]
+) -> str:
+    """Return the report of a folder of runs as HTML.
+
+    Args:
+        folder: the folder.
+        runs: the runs in it.
+        comparison: of these.
+        page_of: says where the page of one of them is: takes the folder and the run's, returns a link or nothing.
+    """
     return _render(
         "comparison.html.jinja",
         comparison=comparison,
@@ -84,14 +89,15 @@ def comparison_page(folder: Path, comparison: Comparison, runs: list[RunData]) -
         verdicts=verdicts(comparison),
         differences=difference_cells(comparison.differences),
         sections=[_section(comparison, setting, index) for index, setting in enumerate(comparison.settings)],
-        runs=[_run_line(folder, run) for run in runs],
+        runs=[_run_line(folder, run, page_of(folder, run.path)) for run in runs],
     )
 
 
-def index_page(folder: Path) -> str:
-    """Return the list of the runs below a folder, finished and running, as HTML."""
+def index_page(folder: Path, page_of: Callable[[Path, Path], str]) -> str:
+    """Return the list of the runs below a folder, finished and running, as HTML; `page_of` as for a comparison."""
     runs = [load_run(path) for path in run_folders(folder)]
-    return _render("index.html.jinja", folder=folder, runs=[_index_line(folder, run) for run in runs])
+    lines = [_index_line(folder, run, page_of(folder, run.path)) for run in runs]
+    return _render("index.html.jinja", folder=folder, runs=lines)
 
 
 def run_folders(folder: Path) -> list[Path]:
@@ -99,11 +105,12 @@ def run_folders(folder: Path) -> list[Path]:
     return sorted([*find_runs(folder), *find_unfinished(folder)])
 
 
-def _runs_at(folder: Path) -> list[RunData]:
-    return [load_run(folder)] if (folder / CONFIG).exists() else _runs_below(folder)
+def runs_below(folder: Path) -> list[RunData]:
+    """Return the runs at and below `folder`, finished and running.
 
-
-def _runs_below(folder: Path) -> list[RunData]:
+    Raises:
+        FolderError: there is none, or one cannot be read.
+    """
     paths = run_folders(folder)
     if not paths:
         raise FolderError(f"{folder} holds no run: expected a run folder, or folders with a summary.json below it")
@@ -172,22 +179,27 @@ def _section(comparison: Comparison, setting: str, index: int) -> dict[str, Any]
     return {"setting": setting, "drawings": drawings}
 
 
-def _run_line(folder: Path, run: RunData) -> dict[str, str]:
-    page = run.path / REPORT
+def _report_of(folder: Path, run: Path) -> str:
+    page = run / REPORT
+    return page.relative_to(folder).as_posix() if page.exists() else ""
+
+
+def _run_line(folder: Path, run: RunData, link: str) -> dict[str, str]:
     return {
         "name": run.path.relative_to(folder).as_posix(),
-        "link": page.relative_to(folder).as_posix() if page.exists() else "",
+        "link": link,
         "seed": str(run.seed),
         "status": unfinished(run) or "done",
         "model_hash": str(run.summary.get("model_hash", ""))[:12],
     }
 
 
-def _index_line(folder: Path, run: RunData) -> dict[str, str]:
+def _index_line(folder: Path, run: RunData, link: str) -> dict[str, str]:
     planned = "?" if run.rounds_planned is None else run.rounds_planned
     columns = ("global_accuracy", "worst10_client_accuracy", "conditional_selection_gap")
     return {
         "name": run.path.relative_to(folder).as_posix(),
+        "link": link,
         "method": str(run.config.get("method", "")),
         "seed": str(run.seed),
         "status": run.status,

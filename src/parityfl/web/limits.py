@@ -8,9 +8,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from parityfl.web.problems import problem
 
-MAX_JSON_BYTES = 4 * 2**20
-"""More than a status update of the most devices that one process may report."""
-
 STALL_S = 20.0
 """How long the sender of a body may keep its reader waiting; every `LEAST_BYTES_PER_S` bytes win back a second."""
 LEAST_BYTES_PER_S = 1024.0
@@ -27,7 +24,7 @@ class BodyLimit:
         but: the beginning of paths that have a limit of their own.
     """
 
-    def __init__(self, app: ASGIApp, limit: int = MAX_JSON_BYTES, setting: str = "", but: str | None = None) -> None:
+    def __init__(self, app: ASGIApp, limit: int, setting: str, but: str) -> None:
         self.app = app
         self.limit = limit
         self.but = but
@@ -35,7 +32,7 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, counting."""
-        if scope["type"] != "http" or (self.but is not None and scope["path"].startswith(self.but)):
+        if scope["type"] != "http" or scope["path"].startswith(self.but):
             await self.app(scope, receive, send)
         elif (declared := declared_length(Headers(scope=scope).get("Content-Length"))) > self.limit:
             response = problem(413, f"the body has {declared} bytes, {self._detail}")

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from parityfl.core.errors import ParityflError, PayloadError, UnfinishedError
+from parityfl.core.errors import FolderError, ParityflError, PayloadError, UnfinishedError
 from parityfl.wire.schemas import Problem
 
 PROBLEM_JSON = "application/problem+json"
@@ -33,8 +33,8 @@ class TooLargeError(PayloadError):
     """A body has more bytes than are taken."""
 
 
-_STATUS: Mapping[type[ParityflError], int] = {TooLargeError: 413, UnfinishedError: 507}
-"""How errors are answered; others with 422."""
+_STATUS: Mapping[type[ParityflError], int] = {TooLargeError: 413, FolderError: 500, UnfinishedError: 507}
+"""How errors are answered; others with 422. What is wrong with a folder here is no fault of who asks."""
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> JSONResponse:
