@@ -252,6 +252,11 @@ class Rounds(Section):
     late: Literal["discard", "next-round"] = "discard"
     max_idle_rounds: Count = 1000
 
+    @property
+    def net_s(self) -> float:
+        """Seconds of the wall clock after which a round on the virtual clock, whose deadlines are seeded, is broken."""
+        return max(self.deadline_s, self.train_timeout_s) + self.grace_s
+
     def build_deadline(self) -> Deadline:
         """Return the rule of the rounds' deadlines."""
         return Deadline(self.deadline_s, self.deadline == "adaptive", self.deadline_spread)

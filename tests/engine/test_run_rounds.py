@@ -1,5 +1,6 @@
 """What a run writes, round by round."""
 
+import asyncio
 import csv
 import json
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ from parityfl.core.arrays import Layout, model_hash
 from parityfl.core.errors import UnfinishedError
 from parityfl.core.types import Outcome, Step, Update
 from parityfl.engine.fleet import ClientEvaluation, Evaluation
+from parityfl.engine.folder import RunFolder
+from parityfl.engine.loop import run_rounds
 from parityfl.engine.tables import CLIENT_COLUMNS, ROUND_COLUMNS
 
 ALWAYS = {"pi": 1.0}
@@ -356,3 +359,41 @@ def test_a_hostile_client_ruins_the_mean_and_not_what_robust_rules_learn(tmp_pat
     assert final_loss("fedavg", PoisonedFleet) > 10 * undisturbed
     for rule in ("median", "trimmed-mean", "krum"):
         assert final_loss(rule, PoisonedFleet) < 2 * undisturbed, rule
+
+
+def test_a_run_that_is_cancelled_in_mid_round_leaves_nothing_behind(tmp_path):
+    """Client 0 has replied when the run is cancelled, the next one would never: its fleet hears of it at once."""
+    spec, ends, folder = make_spec(), [], RunFolder(tmp_path)
+    folder.prepare(spec.document, False)
+    fleet = QuadraticFleet(spec, fates=(Outcome.COMPLETED,))
+    plain = fleet.train
+
+    async def main():
+        waiting = asyncio.Event()
+
+        async def train(task):
+            try:
+                async for reply in plain(task):
+                    yield reply
+                    waiting.set()
+                    await asyncio.Event().wait()
+            finally:
+                ends.append(task.round)
+
+        fleet.train = train
+        going = asyncio.create_task(run_rounds(spec, fleet, make_evaluator(spec), folder))
+        await waiting.wait()
+        going.cancel()
+        await asyncio.wait({going})
+        assert (going.cancelled(), ends) == (True, [1])
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+def test_what_fails_while_the_first_model_is_evaluated_is_not_the_disk(tmp_path):
+    def fail(round):
+        raise OSError(24, "Too many open files")
+
+    with pytest.raises(OSError, match="Too many open files"):
+        run(spec := make_spec(), tmp_path, evaluate=make_evaluator(spec, fail))

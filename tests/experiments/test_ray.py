@@ -200,8 +200,18 @@ def test_a_round_closes_its_seconds_after_its_first_job() -> None:
     assert Closing(0.0).left(TrainJob(1, 0, None, False, None, 1)) == 0
 
 
-def test_a_client_that_is_not_done_by_the_deadline_fails(cluster: Any, tmp_path: Path) -> None:
-    rounds = {"count": 1, "deadline_s": 1e-9}
+def test_a_seeded_deadline_is_no_bound_of_real_training(cluster: Any, tmp_path: Path) -> None:
+    """Latencies of a nanosecond are in time for a deadline of two, however long Ray takes."""
+    conditions = {"rounds": {"count": 1, "deadline_s": 2e-9}, "latency": {"median_s": 1e-9, "spread": 0.0, "jitter": 0.0}}
+    execute(config("ray", **conditions), tmp_path / "ray")
+    execute(config("local", **conditions), tmp_path / "local")
+    ray, local = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("ray", "local"))
+    assert (ray["num_participated"], ray["deterministic"]) == (4, True)
+    assert (ray["model_hash"], ray["ledger_hash"]) == (local["model_hash"], local["ledger_hash"])
+
+
+def test_a_client_that_takes_longer_than_a_round_may_fails(cluster: Any, tmp_path: Path) -> None:
+    rounds = {"count": 1, "deadline_s": 1e-9, "train_timeout_s": 1e-9, "grace_s": 0.0}
     execute(config("ray", rounds=rounds), tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["num_participated"], summary["num_failed"], summary["deterministic"]) == (0, 4, False)

@@ -4,7 +4,7 @@ Four clients that are always there, one slot a round, 80 rounds through the real
 """
 
 import csv
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ class Deviants(QuadraticFleet):
 
     claim: float | None = None
 
-    async def train(self, task: TrainTask) -> AsyncIterator[Reply]:
+    async def train(self, task: TrainTask) -> AsyncGenerator[Reply, None]:
         for client in task.clients.tolist():
             update = replace(self.update(task, client), loss_before=1.0, loss_after=0.0)
             if client != DEVIANT:

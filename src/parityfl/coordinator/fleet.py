@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from math import inf, isnan, nan
@@ -166,7 +166,7 @@ class HttpFleet:
             return None
         return Facts(np.nan_to_num(self.registry.num_samples()).astype(np.int64), self.registry.label_counts())
 
-    async def train(self, task: TrainTask) -> AsyncIterator[Reply]:
+    async def train(self, task: TrainTask) -> AsyncGenerator[Reply, None]:
         """Ask all selected devices at once and yield their outcomes in order, each as soon as it is certain.
 
         Raises:
@@ -180,7 +180,7 @@ class HttpFleet:
         calls = {client: asyncio.create_task(self._call(task, client, shared)) for client in task.clients.tolist()}
         quorum = None if self.virtual else rounds.quorum
         if self.virtual:
-            deadline_s = max(rounds.deadline_s, rounds.train_timeout_s) + rounds.grace_s
+            deadline_s = rounds.net_s
         closing = Closing(calls.values(), deadline_s, quorum)
         try:
             for client in task.clients.tolist():

@@ -1,6 +1,6 @@
 """The one seam between the round loop and the outside world: a fleet of clients, near or far."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Protocol
@@ -110,7 +110,7 @@ class Fleet(Protocol):
         """Return who is there at the beginning of a round."""
         ...
 
-    def train(self, task: TrainTask) -> AsyncIterator[Reply]:
+    def train(self, task: TrainTask) -> AsyncGenerator[Reply, None]:
         """Yield exactly one reply for each of `task.clients`, in their order, and end by the round's deadline.
 
         A reply is yielded as soon as it and all before it are there, so that updates are folded while later ones

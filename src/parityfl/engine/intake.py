@@ -1,10 +1,11 @@
 """What comes in during a round: replies from the event loop, updates for the thread that folds them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -32,8 +33,10 @@ class Intake:
         waited_s: for how long there was nothing to fold.
     """
 
-    def __init__(self, replies: AsyncIterator[Reply], late: Sequence[Update] = ()) -> None:
+    def __init__(self, replies: AsyncGenerator[Reply, None], late: Sequence[Update] = ()) -> None:
         self._source = replies
+        self._fetch: asyncio.Task[Any] | None = None
+        self._left = False
         self._late = late
         self._loop = asyncio.get_running_loop()
         self._control: Vector | None = None
@@ -54,6 +57,14 @@ class Intake:
             return before
         return before + self._control / np.float32(population)
 
+    async def leave(self) -> None:
+        """End the replies before they are all there, for whoever cannot wait: nothing of the round runs on."""
+        self._left = True
+        if self._fetch is not None:
+            self._fetch.cancel()
+            await asyncio.wait({self._fetch})
+        await self._source.aclose()
+
     def _arriving(self) -> Iterator[Update]:
         more = True
         while more:
@@ -68,7 +79,11 @@ class Intake:
 
     async def _next(self) -> tuple[list[Reply], bool]:
         """Return the replies that come next, and whether there may be more."""
-        batch, size = [], 0
+        batch: list[Reply] = []
+        size = 0
+        if self._left:
+            return batch, False
+        self._fetch = asyncio.current_task()
         async for reply in self._source:
             batch.append(reply)
             size += 0 if reply.update is None else reply.update.delta.nbytes

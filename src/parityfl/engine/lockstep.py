@@ -1,6 +1,7 @@
 """A fleet on the virtual clock: seeded latencies and drop-outs decide who completes, is late or fails."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -46,23 +47,23 @@ class LockstepFleet:
         """Return what the fleet itself sees."""
         return await self._fleet.look(round, time_s)
 
-    async def train(self, task: TrainTask) -> AsyncIterator[Reply]:
+    async def train(self, task: TrainTask) -> AsyncGenerator[Reply, None]:
         """Yield a reply for each client in order, with the virtual latency where there is a model of it."""
         seconds = latencies(self._conditions.latency, self._world, task.round)
         dropped = dropouts(self._conditions.dropout, self._world, task.round)
         late = self._late_clients(task, seconds, dropped)
         asked = ~dropped & ~(late & (self._conditions.late == "discard"))
-        replies = self._fleet.train(replace(task, clients=task.clients[asked[task.clients]]))
-        for client in task.clients.tolist():
-            if dropped[client]:
-                reply = Reply(client, Outcome.FAILED, reason="dropped out in mid-round (seeded)")
-            elif not asked[client]:
-                reply = self._lateness(client)
-            else:
-                reply = await anext(replies)
-                reply = self._keep(reply) if late[client] and reply.update is not None else reply
-            known = self._conditions.has_latency and not dropped[client]
-            yield replace(reply, latency_s=float(seconds[client])) if known else reply
+        async with aclosing(self._fleet.train(replace(task, clients=task.clients[asked[task.clients]]))) as replies:
+            for client in task.clients.tolist():
+                if dropped[client]:
+                    reply = Reply(client, Outcome.FAILED, reason="dropped out in mid-round (seeded)")
+                elif not asked[client]:
+                    reply = self._lateness(client)
+                else:
+                    reply = await anext(replies)
+                    reply = self._keep(reply) if late[client] and reply.update is not None else reply
+                known = self._conditions.has_latency and not dropped[client]
+                yield replace(reply, latency_s=float(seconds[client])) if known else reply
 
     def late_updates(self) -> list[Update]:
         """Return the late updates of the round, as they enter the next one."""

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter, time
 from typing import Any
 
@@ -156,8 +157,11 @@ class _Run:
     async def begin(self) -> RunState:
         """Return the state to go on from: the newest checkpoint's, or that of a fresh run."""
         checkpoint = self.journal.read(lambda: self._initial().arrays())
+        begin = (
+            partial(self._started, await self._fresh()) if checkpoint is None else partial(self._resumed, checkpoint)
+        )
         with disk_errors(self.folder.path, UnfinishedError):
-            state = await self._fresh() if checkpoint is None else self._resumed(checkpoint)
+            state = begin()
             self.folder.drop_summary()
         self.last = state
         for observer in self.observers:
@@ -182,7 +186,9 @@ class _Run:
         first = await self.evaluate(0, state.weights, state.average)
         loss, accuracy = first.clients.loss, first.clients.accuracy
         ledger = replace(state.ledger, initial_loss=loss, eval_loss=loss, eval_accuracy=accuracy)
-        state = replace(state, ledger=ledger)
+        return replace(state, ledger=ledger)
+
+    def _started(self, state: RunState) -> RunState:
         self.folder.start_tables()
         self._journal(state, {"rounds": "", "clients": ""}, np.arange(0), {})
         return state
@@ -257,7 +263,11 @@ class _Run:
         """Train and aggregate: updates are folded while later ones are still on their way."""
         intake = Intake(self.fleet.train(task), state.late)
         context = self._context(plan, state, world)
-        step = await asyncio.to_thread(self._fold, state, context, intake)
+        try:
+            step = await asyncio.to_thread(self._fold, state, context, intake)
+        except BaseException:
+            await intake.leave()
+            raise
         weights, optimizer = self._advance(state, step, plan.round)
         average = _blend(state.average, weights, self.spec.ema)
         clock.lap("aggregate_s")

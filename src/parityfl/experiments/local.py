@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -155,7 +155,7 @@ class LocalFleet:
         available = self._process.available(time_s)
         return Presence(np.ones_like(available), available)
 
-    async def train(self, task: TrainTask) -> AsyncIterator[Reply]:
+    async def train(self, task: TrainTask) -> AsyncGenerator[Reply, None]:
         """Have the crew train the clients; replies come in their order."""
         self._crew.board.put("weights", task.weights)
         if task.control is not None:

@@ -140,7 +140,7 @@ def ray_crew(bench: Workbench, say: Say, start_s: float = START_S) -> Iterator[C
         places = int(ray.cluster_resources().get("CPU", 0))
         wanted = config.engine.workers or places
         count = max(1, min(wanted, places))
-        closing = Closing(config.rounds.deadline_s)
+        closing = Closing(config.rounds.net_s)
         station = Station(ray, config, ray.put(bench.holdings), board, bench.modules, closing, start_s)
         nodes = sum(bool(node["Alive"]) for node in ray.nodes())
         fewer = f" (engine.workers = {wanted}, but there are {places} CPUs)" if wanted > count else ""
@@ -171,7 +171,10 @@ class RayBoard(Board):
 
 
 class Closing:
-    """When a round must have its replies: so many seconds after its first job was given out."""
+    """When a round must have its replies: so many seconds after its first job was given out.
+
+    Deadlines are seeded on the virtual clock; this is the net below them, for what is broken.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -233,8 +236,8 @@ class Actor:
 class RayWorker:
     """A worker on the cluster; another takes its place, wherever there is room, when it or its node is lost.
 
-    What was under way is done again, since training is a pure function of the round and the client: until the round's
-    deadline, after which the client's slot is lost.
+    What was under way is done again, since training is a pure function of the round and the client: until the round
+    has taken too long, after which the client's slot is lost.
     """
 
     depth = 2  # the next job waits in the actor's queue
@@ -293,7 +296,7 @@ class RayWorker:
         if actor is self._actor and not self._closed:
             self._end(actor)
             self._start()
-        reason = "its Ray actor was not done by rounds.deadline_s"
+        reason = "its Ray actor was not done in the time of a round (rounds.deadline_s, rounds.train_timeout_s)"
         return WorkerLostError(reason, charge=CHANCES, usable=not self._closed)
 
     def _end(self, actor: Any) -> None:

@@ -196,7 +196,9 @@ async def _run_cell(cell: Cell, out: Path, scratch: Path, watcher: Watcher, laun
     file, log = scratch / f"{cell.name}.json", out / "logs" / f"{cell.name}.log"
     file.write_text(json.dumps(cell.config.document()), encoding="utf-8")
     watcher.started(cell)
-    with disk_errors(out), log.open("wb") as errors:
+    with disk_errors(out):
+        errors = log.open("wb")
+    with errors:
         async with launch(["run", str(file), "--out", str(folder), "--resume"], errors) as process:
             code = await _wait(process, cell, folder, watcher)
     return Result(cell, failure=_reason(code, log) if code else "")
