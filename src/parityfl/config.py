@@ -294,7 +294,7 @@ class Engine(Section):
     name: Literal["local", "http", "ray"] = "local"
     processes: Count | None = None
     workers: Count | None = None
-    address: str | None = None
+    address: Annotated[str, Field(min_length=1)] | None = None
     mode: Literal["exact", "batched"] = "exact"
     pre_aggregate: Count | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"

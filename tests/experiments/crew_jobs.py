@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from parityfl.experiments.jobs import TrainJob
+
 
 @dataclass(frozen=True)
 class Echo:
@@ -106,3 +108,11 @@ class Starve:
         if os.getpid() != self.roomy:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
         return self.roomy
+
+
+@dataclass(frozen=True)
+class Sleep(TrainJob):
+    """Takes longer than any round of a test."""
+
+    def run(self, bench: Any, board: Any) -> Any:
+        time.sleep(60)

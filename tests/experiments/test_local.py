@@ -21,7 +21,7 @@ from parityfl.config import Config
 from parityfl.core.errors import ConfigError, FleetError
 from parityfl.core.types import Outcome, Update
 from parityfl.engine.fleet import Reply, TrainTask
-from parityfl.experiments.batched import Batching
+from parityfl.experiments.batched import Batching, choose_batching
 from parityfl.experiments.build import WorkbenchEvaluator
 from parityfl.experiments.children import CORES, cores
 from parityfl.experiments.crew import AHEAD, Crew, Lost, ThisProcess, WorkerLostError
@@ -29,7 +29,7 @@ from parityfl.experiments.jobs import TrainJob
 from parityfl.experiments.local import SMALL_RUN, LocalFleet, choose_workers, local_crew
 from parityfl.experiments.run import execute
 from parityfl.experiments.shared import Board, SharedArray, SharedHoldings
-from parityfl.experiments.workers import Station, WorkerProcess
+from parityfl.experiments.workers import Starvation, Station, WorkerProcess
 from parityfl.training.holdings import load_holdings, spans
 from parityfl.training.memory import ClientMemory
 from parityfl.training.workbench import Workbench
@@ -214,15 +214,23 @@ def test_workers_that_cannot_be_kept_alive_leave_the_work_to_this_process(bench:
     (lost, echoed), said = with_workers(bench, 2, work)
     assert all(isinstance(result, Lost) for result in lost)
     assert echoed == [(9, os.getpid())]
-    assert "going on with 1 workers" in said[1]
+    assert "going on with 1 worker" in said[1]
     assert "no worker process is left, going on in this process" in said[2]
+
+
+def test_want_of_memory_is_the_reason_for_no_more_deaths_than_it_caused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine has killed two processes before this one looks, and one more later: that explains one death."""
+    kills = iter([2, 3, 3])
+    monkeypatch.setattr("parityfl.experiments.workers._oom_kills", lambda: next(kills))
+    starvation = Starvation()
+    assert [starvation.struck(), starvation.struck()] == [True, False]
 
 
 def test_out_of_memory_means_fewer_workers_and_no_loss(bench: Workbench) -> None:
     results, said = with_workers(bench, 2, lambda crew: crew.gather([Starve(os.getpid())]))
     assert results == [os.getpid()]
     assert said[1:] == [
-        "out of memory: going on with 1 workers",
+        "out of memory: going on with 1 worker",
         "out of memory: no worker process is left, going on in this process",
     ]
 
@@ -326,6 +334,22 @@ def test_batched_mode_selects_the_same_and_learns_alike(tmp_path: Path, workers:
     models = [load_file(tmp_path / mode / "model.safetensors") for mode in ("exact", "batched")]
     for name, weights in models[0].items():
         assert np.allclose(weights, models[1][name], atol=1e-3, rtol=0)
+
+
+def test_a_kernel_that_there_is_no_memory_for_is_not_taken(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does it cost a worker: the others are measured, here one by one and vmap."""
+    train_many = bench.train_many
+
+    def short_of_memory(*arguments: Any, **options: Any) -> Any:
+        if options["kernel"] == "grouped":
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return train_many(*arguments, **options)
+
+    monkeypatch.setattr(bench, "train_many", short_of_memory)
+    batching, said = with_workers(bench, 1, lambda crew: choose_batching(bench, crew, print))
+    assert "grouped" in bench.kernels
+    assert batching is None or batching.kernel == "vmap"
+    assert len(said) == 1, "nobody was dismissed"
 
 
 def jobs_of(costs: dict[int, int], memory: Any = None) -> list[TrainJob]:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from crew_jobs import Die, DieOnce, Echo
+from crew_jobs import Die, DieOnce, Echo, Sleep
 
 from parityfl.config import Config
 from parityfl.core.aggregation.fedavg import FedAvg
@@ -21,7 +21,7 @@ from parityfl.engine.fleet import ClosedRound
 from parityfl.experiments.crew import Crew, Lost
 from parityfl.experiments.jobs import TrainJob
 from parityfl.experiments.pooling import PooledJob
-from parityfl.experiments.ray import Closing, import_ray, ray_crew, require_listener
+from parityfl.experiments.ray import Closing, RayWorker, import_ray, ray_crew, require_listener
 from parityfl.experiments.ray_cells import launch_task
 from parityfl.experiments.run import execute
 from parityfl.training.workbench import Workbench
@@ -117,12 +117,14 @@ def test_a_lost_node_costs_nobody_a_slot(cluster: Any, expected: Any, tmp_path: 
     assert hashes(tmp_path / "run") == expected
 
 
-def with_actors(work: Callable[[Crew], Any], workers: int | None = None, **options: Any) -> tuple[Any, list[str]]:
+def with_actors(
+    work: Callable[[Crew], Any], workers: int | None = None, rounds: Any = None, **options: Any
+) -> tuple[Any, list[str]]:
     """Run a coroutine over a crew of actors; return its result and what was said."""
     said: list[str] = []
 
     async def main() -> Any:
-        bench = Workbench(config("ray", engine={"name": "ray", "workers": workers}))
+        bench = Workbench(config("ray", engine={"name": "ray", "workers": workers}, rounds=rounds or {}))
         with ray_crew(bench, said.append, **options) as crew:
             return await work(crew)
 
@@ -202,7 +204,10 @@ def test_a_round_closes_its_seconds_after_its_first_job() -> None:
 
 def test_a_seeded_deadline_is_no_bound_of_real_training(cluster: Any, tmp_path: Path) -> None:
     """Latencies of a nanosecond are in time for a deadline of two, however long Ray takes."""
-    conditions = {"rounds": {"count": 1, "deadline_s": 2e-9}, "latency": {"median_s": 1e-9, "spread": 0.0, "jitter": 0.0}}
+    conditions = {
+        "rounds": {"count": 1, "deadline_s": 2e-9},
+        "latency": {"median_s": 1e-9, "spread": 0.0, "jitter": 0.0},
+    }
     execute(config("ray", **conditions), tmp_path / "ray")
     execute(config("local", **conditions), tmp_path / "local")
     ray, local = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("ray", "local"))
@@ -215,6 +220,23 @@ def test_a_client_that_takes_longer_than_a_round_may_fails(cluster: Any, tmp_pat
     execute(config("ray", rounds=rounds), tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["num_participated"], summary["num_failed"], summary["deterministic"]) == (0, 4, False)
+
+
+def test_when_a_round_has_taken_too_long_only_those_at_work_are_ended(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two actors sleep past the end of round 1: they are replaced, once each; the other jobs are lost without them."""
+    starts: list[RayWorker] = []
+    start = RayWorker._start
+    monkeypatch.setattr(RayWorker, "_start", lambda worker: (starts.append(worker), start(worker))[1])
+
+    async def work(crew: Crew) -> list[Any]:
+        await crew.gather([Echo(0), Echo(1)])
+        return [result async for result in crew.run([Sleep(1, 0, None, False, None, 1)] * 12)]
+
+    results, said = with_actors(work, rounds={"deadline_s": 2.0, "train_timeout_s": 2.0, "grace_s": 0.0})
+    assert all(isinstance(result, Lost) for result in results)
+    assert (len(starts), len(said)) == (4, 1)
 
 
 def test_an_address_without_a_cluster_is_a_clear_error() -> None:

@@ -55,6 +55,15 @@ def test_wrong_configuration(tmp_path: Path, arguments: list[str], words: list[s
     assert not (tmp_path / "runs").exists(), "a mistake must leave no folder behind"
 
 
+def test_a_cluster_that_is_none(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    cluster = ("--engine", "ray", "--set", "engine.address=127.0.0.1:9", "--availability", "always")
+    line = refused("run", *cluster, "--out", "out", cwd=tmp_path)
+    assert "engine.address = '127.0.0.1:9'" in line
+    assert "ray start --head" in line
+    assert not (tmp_path / "out").exists(), "with another address it is another run"
+
+
 def test_a_trace_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
     path.write_text("hello")

@@ -74,6 +74,10 @@ async def choose_batching(bench: Workbench, crew: Crew, say: Say) -> Batching | 
     rates = [(await crew.gather([RateJob(parts, way)]))[0] for way in ways]
     best = int(np.argmax(rates))
     kernel, gain = ways[best], rates[best] / rates[0]
-    shown = ", ".join(f"{way or 'one by one'} {rate:.0f}" for way, rate in zip(ways, rates, strict=True))
+    shown = ", ".join(f"{way or 'one by one'} {_shown(rate)}" for way, rate in zip(ways, rates, strict=True))
     say(f"batched mode, {len(parts)} clients at once, images/s: {shown}; {kernel or 'one by one'} it is ({gain:.1f} x)")
     return None if kernel is None else Batching(kernel)
+
+
+def _shown(rate: float) -> str:
+    return f"{rate:.0f}" if rate else "out of memory"

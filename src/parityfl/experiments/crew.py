@@ -225,4 +225,4 @@ class Crew:
             self._substitute = None
             self._say(f"{reason}: no worker process is left, going on in this process")
         else:
-            self._say(f"{reason}: going on with {self.size} workers")
+            self._say(f"{reason}: going on with {self.size} worker{'' if self.size == 1 else 's'}")

@@ -109,6 +109,8 @@ class TrainManyJob(OfParts):
 class RateJob(OfParts):
     """Measure how many images a second a way of training does, the best of three tries; what is learned is dropped.
 
+    0 for a kernel that there is not enough memory for.
+
     Attributes:
         kernel: how; None for one after the other.
     """
@@ -119,7 +121,12 @@ class RateJob(OfParts):
 
     def run(self, bench: Workbench, board: Board) -> float:
         """Return images a second."""
-        return self.cost / min(self._seconds(bench, board) for _ in range(3))
+        try:
+            return self.cost / min(self._seconds(bench, board) for _ in range(3))
+        except (MemoryError, RuntimeError) as error:
+            if self.kernel is None or not _is_short_of_memory(error):
+                raise
+            return 0.0
 
     def _seconds(self, bench: Workbench, board: Board) -> float:
         began = perf_counter()
@@ -161,7 +168,11 @@ def perform(job: Job[R], bench: Workbench, board: Board) -> R:
     try:
         return job.run(bench, board)
     except RuntimeError as error:
-        text = str(error).partition("\n")[0]
-        if "allocate memory" in text or "out of memory" in text:
-            raise MemoryError(text) from None
+        if _is_short_of_memory(error):
+            raise MemoryError(str(error).partition("\n")[0]) from None
         raise
+
+
+def _is_short_of_memory(error: Exception) -> bool:
+    text = str(error)
+    return isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text

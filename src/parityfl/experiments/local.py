@@ -33,7 +33,7 @@ from parityfl.experiments.pooling import Pooling
 from parityfl.experiments.ray import ray_crew
 from parityfl.experiments.run import Watch
 from parityfl.experiments.shared import Board, SharedHoldings
-from parityfl.experiments.workers import Station, WorkerProcess, prepare
+from parityfl.experiments.workers import Starvation, Station, WorkerProcess, prepare
 from parityfl.training.holdings import Holdings, load_holdings
 from parityfl.training.memory import ClientMemory
 
@@ -71,11 +71,12 @@ async def run_local(config: Config, out: Path, *, resume: bool, watch: Watch, sa
     world = build_world(config, bench.num_samples, bench.label_counts)
     spec = build_spec(config, world, bench.layout, bench.initial_weights)
     folder = RunFolder(out)
-    if folder.prepare(document(config), resume):
+    if folder.check(document(config), resume):
         return
     assert world.availability is not None
-    say_availability(config, world, say)
     with ray_crew(bench, say) if elsewhere else local_crew(bench, workers, say) as crew, watch() as observer:
+        folder.prepare(document(config), resume)
+        say_availability(config, world, say)
         memory = ClientMemory(out / CLIENTS) if config.objective.build().keeps_memory else None
         grouping = await choose_grouping(bench, crew, say)
         limit = config.security.max_update_norm
@@ -111,7 +112,8 @@ def local_crew(bench: Workbench, workers: int, say: Say) -> Iterator[Crew]:
     spread = workers > 1 and bench.device.type == "cpu" and "__main__" not in bench.modules
     if spread:
         station = Station(bench.config, SharedHoldings.copy_of(bench.holdings), board, bench.modules)
-        crew = Crew([WorkerProcess(station) for _ in range(workers)], board, here, say)
+        starvation = Starvation()
+        crew = Crew([WorkerProcess(station, starvation) for _ in range(workers)], board, here, say)
     else:
         crew = Crew([here()], board, here, say)
     say(f"{f'{workers} worker processes' if spread else 'this process'}, one thread each, {bench.describe()}")

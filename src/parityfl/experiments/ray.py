@@ -37,6 +37,8 @@ R = TypeVar("R")
 CONNECT_S = 10.0
 """How long a cluster may take to accept a connection."""
 
+_TOO_LONG = "its Ray actor was not done in the time of a round (rounds.deadline_s, rounds.train_timeout_s)"
+
 START_S = 60.0
 """How long an actor may take to start, torch and all."""
 
@@ -78,7 +80,10 @@ def connected(address: str | None) -> Iterator[Any]:
         try:
             ray.init(address=address or "local", log_to_driver=False, logging_level="error", **here)
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            raise FleetError(f"engine.address = {address!r}: no Ray cluster answers there ({_line(error)})") from None
+            raise FleetError(
+                f"engine.address = {address!r}: no Ray cluster answers there ({_line(error)}); "
+                "give HOST:PORT, ray://HOST:PORT or auto, start a cluster with `ray start --head`, or leave it out"
+            ) from None
     try:
         yield ray
     finally:
@@ -144,7 +149,8 @@ def ray_crew(bench: Workbench, say: Say, start_s: float = START_S) -> Iterator[C
         station = Station(ray, config, ray.put(bench.holdings), board, bench.modules, closing, start_s)
         nodes = sum(bool(node["Alive"]) for node in ray.nodes())
         fewer = f" (engine.workers = {wanted}, but there are {places} CPUs)" if wanted > count else ""
-        say(f"{count} Ray actors on a cluster of {nodes} nodes{fewer}, one thread each, {bench.describe()}")
+        cluster = f"a cluster of {nodes} node{'' if nodes == 1 else 's'}"
+        say(f"{count} Ray actors on {cluster}{fewer}, one thread each, {bench.describe()}")
         crew = Crew([RayWorker(station) for _ in range(count)], board, lambda: ThisProcess(bench, board), say)
         try:
             yield crew
@@ -250,9 +256,11 @@ class RayWorker:
 
     async def run(self, job: Job[R]) -> R:
         """Do a job in the actor."""
-        actor, errors = self._actor, self._station.ray.exceptions
+        actor, errors, left_s = self._actor, self._station.ray.exceptions, self._station.closing.left(job)
+        if left_s == 0:
+            raise WorkerLostError(_TOO_LONG, charge=CHANCES, usable=not self._closed)
         try:
-            async with asyncio.timeout(self._station.closing.left(job)):
+            async with asyncio.timeout(left_s):
                 await asyncio.shield(self._ready)
                 references = self._station.board.references
                 result: R = await actor.run.remote(job, list(references), *references.values())
@@ -296,8 +304,7 @@ class RayWorker:
         if actor is self._actor and not self._closed:
             self._end(actor)
             self._start()
-        reason = "its Ray actor was not done in the time of a round (rounds.deadline_s, rounds.train_timeout_s)"
-        return WorkerLostError(reason, charge=CHANCES, usable=not self._closed)
+        return WorkerLostError(_TOO_LONG, charge=CHANCES, usable=not self._closed)
 
     def _end(self, actor: Any) -> None:
         with suppress(Exception):  # it may be gone, and so may the cluster

@@ -54,16 +54,33 @@ class Station:
     modules: Sequence[str]
 
 
+class Starvation:
+    """Knows for how many deaths the machine's want of memory is the reason: each is told once."""
+
+    def __init__(self) -> None:
+        self._kills = _oom_kills()
+
+    def struck(self) -> bool:
+        """Return whether the machine has killed a process for want of memory since this was last asked."""
+        before, self._kills = self._kills, _oom_kills()
+        return self._kills > before
+
+
 class WorkerProcess:
-    """A worker in a process of its own, which begins to start at once; another takes its place when it dies."""
+    """A worker in a process of its own, which begins to start at once; another takes its place when it dies.
+
+    Args:
+        station: what it is given.
+        starvation: tells if want of memory was its death, after which no other takes its place; all workers' own.
+    """
 
     depth = 2  # the next job waits in its pipe
 
-    def __init__(self, station: Station) -> None:
+    def __init__(self, station: Station, starvation: Starvation | None = None) -> None:
         self._station = station
+        self._starvation = starvation or Starvation()
         self._shelf = Shelf(station.board.size)
         self._deaths = 0
-        self._oom_kills = _oom_kills()
         self._closed = False
         self._life = _Life(station, self._shelf)
 
@@ -87,8 +104,7 @@ class WorkerProcess:
         """Replace a dead process, once for all jobs that it had; return how it died and if the worker can go on."""
         if life is self._life and not self._closed:
             self._deaths += 1
-            before, self._oom_kills = self._oom_kills, _oom_kills()
-            starved = self._oom_kills > before
+            starved = self._starvation.struck()
             life.death = "its worker process was killed for want of memory" if starved else "its worker process died"
             if self._deaths <= PATIENCE and not starved:
                 life.end()
