@@ -11,7 +11,7 @@ from parityfl.core.aggregation import Aggregator, aggregator
 from parityfl.core.aggregation.fedavg import FedAvg
 from parityfl.core.errors import ConfigError
 from parityfl.core.types import Step
-from parityfl.testing.aggregation import check_aggregator, example_round, example_world
+from parityfl.testing.aggregation import check_aggregator, example_round, example_world, play
 
 VARIANTS = {
     "afl": [{"gamma": 0.0}],
@@ -54,6 +54,27 @@ def test_equal_updates_of_everybody_are_the_direction(name):
     updates = [replace(update, delta=common) for update in example.updates]
     step = rule.aggregate(rule.init(world, len(common)), example.context, updates)
     np.testing.assert_allclose(step.direction, common, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "keys"), RULES)
+def test_rounds_before_a_client_registers_do_not_count(name, keys):
+    """The last client takes part in its first two rounds, alone: what the model learns is the same in whichever
+    rounds these are."""
+    rule, world = aggregator.get(name)(**keys), example_world()
+    newcomer, first = (
+        world.num_clients - 1,
+        [example_round(world, number, [world.num_clients - 1]) for number in (1, 2)],
+    )
+
+    def joining(wait):
+        first_round = np.where(np.arange(world.num_clients) == newcomer, wait + 1, 1)
+        rounds = [example_round(world, number, [], first_round) for number in range(1, wait + 1)]
+        for number, example in enumerate(first, start=wait + 1):
+            context = example_round(world, number, [newcomer], first_round).context
+            rounds.append(replace(example, context=replace(context, weights=example.context.weights)))
+        return [played.step.direction for played in play(rule, world, rounds)[wait:]]
+
+    np.testing.assert_allclose(joining(5), joining(0), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", aggregator.names())

@@ -643,6 +643,43 @@ def test_a_mean_over_all_is_over_those_that_have_registered(rule):
     assert direction == near(2)
 
 
+def test_fedau_counts_no_gap_before_a_client_registers():
+    """Client 1 registers in round 3 and takes part in rounds 4 and 5: its gap was 2, so in round 5 it weighs 2.
+
+    (1/2) (1 x 1 + 2 x 2) = 2.5. After a restart it counts as registered all the same: the gap of round 6 goes on.
+    """
+    game = Game(FedAU(cutoff=3))
+    for _ in range(2):
+        assert game.round(update(0, 1), registered=[True, False]) == near(1)
+    assert game.round(update(0, 1)) == near(0.5)
+    assert game.round(update(0, 1), update(1, 2)) == near(1.5)
+    assert game.round(update(0, 1), update(1, 2)) == near(2.5)
+    game.ledger = replace(game.ledger, first_round=np.array([1, 3]))
+    game.round(update(0, 1), registered=[True, False])
+    assert list(game.state["gap"]) == [0, 1]
+
+
+def test_fedawe_counts_no_round_before_a_client_registers():
+    """Client 1 registers in round 3 and takes part in round 4, at w = 3: it goes on from 3, having missed two rounds.
+
+    It sends 1: x = 3 + 2 x 1 = 5 = w. After two more rounds it goes on from 5: x = 5 + 2 x 1.
+    """
+    game = Game(FedAwe())
+
+    def played(*updates, registered=(True, True)):
+        direction = game.round(*updates, registered=registered)
+        game.weights = game.weights + (0 if direction is None else direction)
+        return game.weights
+
+    for number in (1, 2):
+        assert played(update(0, 1), registered=(True, False)) == near(number)
+    assert played(update(0, 1)) == near(3)
+    assert game.rule.start(game.state, 1, game.weights) == near(3)
+    assert played(update(1, 1)) == near(5)
+    played()
+    assert played(update(1, 1)) == near(7)
+
+
 # What no update may bring about: numbers that are not finite.
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,6 +78,15 @@ def test_late_updates_come_first() -> None:
     intake, seen = folded([reply(0, 400)], late=[update(7, 400)])
     assert seen == [(7, 0), (0, 1)]
     assert [each.client for each in intake.replies] == [0]
+
+
+def test_a_late_update_moves_no_control_variate() -> None:
+    """c = 1; client 0 changes its own by 6, client 7 by 2 but late: c = 1 + 6 / 3."""
+    ones = np.ones(1, dtype=np.float32)
+    now = replace(update(0, 4), control=6 * ones)
+    late = replace(update(7, 4), control=2 * ones, staleness=1)
+    intake, _ = folded([Reply(0, Outcome.COMPLETED, now)], late=[late])
+    assert intake.control(ones, population=3) == [3.0]
 
 
 def test_replies_are_kept_without_their_vectors() -> None:

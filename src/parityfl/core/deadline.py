@@ -16,8 +16,8 @@ class Deadline:
     """The round's deadline.
 
     The adaptive one is median(x) + spread * median(|x - median(x)|) over the clients' last known latencies x, at most
-    `limit_s`. Of a client that missed its last deadline only a bound is known: it counts with `limit_s`. So when most
-    clients are late the deadline grows back to the limit, and their true latencies are seen.
+    `limit_s`. Of a client that missed a deadline only a bound is known, until it completes a round: it counts with
+    `limit_s`. So when most clients are late the deadline grows back to the limit, and their true latencies are seen.
 
     Attributes:
         limit_s: the fixed deadline, and the longest that an adaptive one can become.
@@ -34,7 +34,7 @@ class Deadline:
         known = ledger.latency_s[~np.isnan(ledger.latency_s)]
         if not self.adaptive or len(known) < LEAST_KNOWN:
             return self.limit_s
-        overdue = (ledger.last_overdue == ledger.last_selected)[~np.isnan(ledger.latency_s)]
+        overdue = (ledger.last_overdue > ledger.last_participated)[~np.isnan(ledger.latency_s)]
         latency = np.where(overdue, self.limit_s, known)
         median = np.median(latency)
         return float(min(self.limit_s, median + self.spread * np.median(np.abs(latency - median))))

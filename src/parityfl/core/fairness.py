@@ -86,8 +86,8 @@ def gap(values: FloatArray) -> float:
 
 
 def ratio(numerator: FloatArray | IntArray, denominator: FloatArray | IntArray) -> FloatArray:
-    """Divide client by client; nan where the denominator is 0."""
-    result = np.full(len(numerator), np.nan)
+    """Divide element by element; nan where the denominator is 0."""
+    result = np.full(np.shape(numerator), np.nan)
     np.divide(numerator, denominator, out=result, where=denominator != 0)
     return result
 

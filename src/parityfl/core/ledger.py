@@ -48,7 +48,7 @@ class RoundRecord:
         num_samples: training examples, nan where unknown.
         surrogate_weight: the weight of the client's (remembered) update in the aggregate, nan where it had none.
         personal_accuracy: held-out accuracy of the participant's personal model, nan where it has none.
-        latency_s: seconds from asking to the reply, selected clients only.
+        latency_s: seconds from asking to the outcome, selected clients only.
         bytes_up: bytes that the client sent, nan where nothing was measured.
         bytes_down: bytes that the client was sent.
     """

@@ -75,7 +75,8 @@ class Scaffold(Objective):
     """Correct every local step by control variates: y -= lr (grad F_k(y) - c_k + c).
 
     Option II of the paper: c_k <- c_k - c + (w_t - y) / (steps x lr); c <- c + mean over participants of the change
-    of c_k times |S| / N. Under intermittent availability c_k is as old as the client's last participation.
+    of c_k times |S| / N. Under intermittent availability c_k is as old as the client's last participation. A client
+    whose update came late goes on from the c_k before it, so that c, the mean of c_k, leaves its change out.
     """
 
     source: ClassVar[str] = "Karimireddy et al., ICML 2020"

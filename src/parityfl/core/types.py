@@ -172,9 +172,14 @@ class RoundContext:
     local_epochs: int
 
     @property
+    def known(self) -> BoolArray:
+        """Who has ever registered, also before the coordinator was restarted, shape (N,)."""
+        return self.registered | (self.ledger.first_round > 0)
+
+    @property
     def population(self) -> int:
         """How many clients have registered by now: whom a mean over all clients is over."""
-        return int(np.sum(self.registered | (self.ledger.first_round > 0)))
+        return int(np.sum(self.known))
 
 
 @dataclass(frozen=True)

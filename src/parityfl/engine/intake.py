@@ -47,7 +47,7 @@ class Intake:
     def __iter__(self) -> Iterator[Update]:
         for update in chain(self._late, self._arriving()):
             self.clients.append(update.client)
-            if update.control is not None:
+            if update.control is not None and not update.staleness:  # a late client's own variate does not move either
                 self._control = update.control.copy() if self._control is None else self._control + update.control
             yield update
 

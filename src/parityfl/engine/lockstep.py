@@ -48,10 +48,14 @@ class LockstepFleet:
         return await self._fleet.look(round, time_s)
 
     async def train(self, task: TrainTask) -> AsyncGenerator[Reply, None]:
-        """Yield a reply for each client in order, with the virtual latency where there is a model of it."""
+        """Yield a reply for each client in order, with the virtual latency where there is a model of it.
+
+        Of a late client that is how long it was waited for: more the server does not see.
+        """
         seconds = latencies(self._conditions.latency, self._world, task.round)
         dropped = dropouts(self._conditions.dropout, self._world, task.round)
-        late = self._late_clients(task, seconds, dropped)
+        closes_s = self._closes_s(task, seconds, dropped)
+        late = (seconds > closes_s) & ~dropped
         asked = ~dropped & ~(late & (self._conditions.late == "discard"))
         async with aclosing(self._fleet.train(replace(task, clients=task.clients[asked[task.clients]]))) as replies:
             for client in task.clients.tolist():
@@ -63,22 +67,19 @@ class LockstepFleet:
                     reply = await anext(replies)
                     reply = self._keep(reply) if late[client] and reply.update is not None else reply
                 known = self._conditions.has_latency and not dropped[client]
-                yield replace(reply, latency_s=float(seconds[client])) if known else reply
+                yield replace(reply, latency_s=min(float(seconds[client]), closes_s)) if known else reply
 
     def late_updates(self) -> list[Update]:
         """Return the late updates of the round, as they enter the next one."""
         arrived, self._late = [*self._late, *self._fleet.late_updates()], []
         return arrived
 
-    def _late_clients(self, task: TrainTask, seconds: FloatArray, dropped: BoolArray) -> BoolArray:
-        """Return who replies after the deadline, or after the quorum is reached, shape (N,)."""
+    def _closes_s(self, task: TrainTask, seconds: FloatArray, dropped: BoolArray) -> float:
+        """Return after how many seconds the round stops waiting: at its deadline, or when the quorum is reached."""
         replying = task.clients[~dropped[task.clients]]
-        closes = task.deadline_s
-        if self._conditions.quorum is not None and len(replying) > self._conditions.quorum:
-            closes = min(closes, float(np.sort(seconds[replying])[self._conditions.quorum - 1]))
-        late = np.zeros(len(seconds), dtype=bool)
-        late[replying] = seconds[replying] > closes
-        return late
+        if self._conditions.quorum is None or len(replying) <= self._conditions.quorum:
+            return task.deadline_s
+        return min(task.deadline_s, float(np.sort(seconds[replying])[self._conditions.quorum - 1]))
 
     def _keep(self, reply: Reply) -> Reply:
         assert reply.update is not None

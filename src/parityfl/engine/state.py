@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from parityfl.core.types import State, Update, Vector
 from parityfl.engine.journal import Arrays, Checkpoint
 
 LATE_VECTORS = ("delta", "control")
-_NO_VECTOR = np.zeros(0, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,8 @@ class RunState:
 
     def document(self) -> dict[str, Any]:
         """Return everything that is no array, as JSON values."""
-        late = [asdict(replace(u, delta=_NO_VECTOR, control=None)) for u in self.late]
         return {
-            "late": [{k: v for k, v in plain.items() if k not in LATE_VECTORS} for plain in late],
+            "late": [{k: v for k, v in vars(u).items() if k not in LATE_VECTORS} for u in self.late],
             "deterministic": self.deterministic,
             "idle_rounds": self.idle_rounds,
             "notes": {name: float(value) for name, value in self.notes.items()},

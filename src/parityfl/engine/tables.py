@@ -52,6 +52,11 @@ def header(columns: Sequence[str]) -> str:
     return ",".join(columns) + "\n"
 
 
+def lines(columns: Sequence[Sequence[str]]) -> str:
+    """Return the lines of a table from its columns of written cells, each of the same length."""
+    return "".join(",".join(cells) + "\n" for cells in zip(*columns, strict=True))
+
+
 def round_line(figures: Mapping[str, float]) -> str:
     """Return the line of rounds.csv; nan is written as nothing."""
     return ",".join(text(figures[column]) for column in ROUND_COLUMNS) + "\n"
@@ -63,7 +68,7 @@ def client_lines(record: RoundRecord, ledger: Ledger, device_ids: Sequence[str])
     columns = _client_columns(record, ledger)
     cells = [[str(record.round)] * len(here), [device_ids[index] for index in here.tolist()]]
     cells += [_texts(name, np.asarray(columns[name])[here]) for name in CLIENT_COLUMNS[2:]]
-    return "".join(",".join(line) + "\n" for line in zip(*cells, strict=True))
+    return lines(cells)
 
 
 def shortfall_lines(ledger: Ledger, device_ids: Sequence[str]) -> str:
@@ -86,7 +91,7 @@ def shortfall_lines(ledger: Ledger, device_ids: Sequence[str]) -> str:
     ]
     cells = [[device_ids[index] for index in here.tolist()]]
     cells += [[text(value) for value in column[here].tolist()] for column in columns]
-    return "".join(",".join(line) + "\n" for line in zip(*cells, strict=True))
+    return lines(cells)
 
 
 def _client_columns(record: RoundRecord, ledger: Ledger) -> dict[str, Values]:

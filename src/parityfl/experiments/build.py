@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import distributions, version
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ def build_world(config: Config, num_samples: IntArray, label_counts: IntArray) -
     if config.rounds.clock == "wall":
         return bare
     process = config.availability.build().bind(bare)
-    return World(**{**bare.__dict__, "availability": process})
+    return replace(bare, availability=process)
 
 
 def say_availability(config: Config, world: World, say: Say) -> None:

@@ -260,7 +260,7 @@ class Hiding:
 
 
 def hiding_rows(rounds: int = ROUNDS // 5) -> Iterator[Hiding]:
-    """Yield how hiding pays under every selector; only lnu by opportunity claims that it does not."""
+    """Yield how hiding pays under every selector; only lnu claims that it does not, by opportunity and by utility."""
     bound = 1.05
     yield Hiding("lnu, randomised, opportunity", hiding_ratio(LeastNormalisedUtility(), rounds), bound)
     yield Hiding("lnu, deterministic, utility", hiding_ratio(EXACT, rounds), bound)

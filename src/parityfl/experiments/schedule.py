@@ -12,7 +12,7 @@ import numpy as np
 from parityfl.config import Config, Layer, resolve
 from parityfl.core.conditions import Dropout, dropouts
 from parityfl.core.distributions import per_client
-from parityfl.core.errors import ConfigError, FolderError
+from parityfl.core.errors import FolderError
 from parityfl.core.fairness import jsonable, parity_figures, ratio
 from parityfl.core.ledger import COMPLETED, OUTCOME_CODES, Ledger, RoundRecord, account
 from parityfl.core.rounds import Plan, plan_round
@@ -20,7 +20,7 @@ from parityfl.core.seeding import generator
 from parityfl.core.selection import Selector
 from parityfl.core.types import FloatArray, IntArray, Outcome, World
 from parityfl.engine.folder import disk_errors, is_empty, write_atomically
-from parityfl.engine.tables import header, text
+from parityfl.engine.tables import header, lines, text
 
 COLUMNS = (
     "client_id", "pi", "mu", "num_available", "num_selected", "participation_rate", "conditional_rate", "utility",
@@ -150,7 +150,7 @@ def run_schedule(config: Config, watch: Watch = lambda _: nullcontext(lambda: No
         interval_s=config.rounds.interval_s,
         num_samples=np.ones(clients, dtype=np.int64),
         label_counts=np.zeros((clients, 0), dtype=np.int64),
-        mean_utility=_mean_utility(config),
+        mean_utility=per_client("utility.mu", config.utility.mu, config.population.clients, config.seed),
     )
     world = replace(bare, availability=config.availability.build().bind(bare))
     worth = Worth(config.utility.noise, config.dropout.build())
@@ -255,13 +255,6 @@ class _Stopwatch:
         self._last = now
 
 
-def _mean_utility(config: Config) -> FloatArray:
-    mu = per_client("utility.mu", config.utility.mu, config.population.clients, config.seed)
-    if not np.isfinite(mu).all():
-        raise ConfigError(f"utility.mu holds {mu[~np.isfinite(mu)][0]:g}: give finite numbers")
-    return mu
-
-
 def _record(plan: Plan, world: World, worth: Worth, truth: FloatArray, unknown: FloatArray) -> RoundRecord:
     """Return the record of a round in which nothing was measured but who came, what became of them, and the yield."""
     outcome, probability = worth.outcome(plan, world), plan.selection.probability
@@ -301,4 +294,4 @@ def _lines(schedule: Schedule, device_ids: list[str]) -> str:
         schedule.inclusion,
     )
     cells = [device_ids, *([text(value) for value in column.tolist()] for column in columns)]
-    return "".join(",".join(line) + "\n" for line in zip(*cells, strict=True))
+    return lines(cells)

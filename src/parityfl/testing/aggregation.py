@@ -76,26 +76,40 @@ def example_world(num_clients: int = 6) -> World:
     )
 
 
-def example_rounds(world: World, size: int = SIZE) -> list[ExampleRound]:
-    """Return rounds in which nobody, everybody, one and a few clients take part, and one update comes late."""
+def example_rounds(world: World) -> list[ExampleRound]:
+    """Return rounds in which nobody, everybody, one and a few clients take part, and one update comes late.
+
+    The last of several clients registers in round 3.
+    """
     everybody, few = range(world.num_clients), range(world.num_clients - world.per_round, world.num_clients)
     groups: list[Sequence[int]] = [[], [0], few, everybody, [], few, [0], everybody]
-    rounds = [example_round(world, number, group, size) for number, group in enumerate(groups, start=1)]
+    first_round = np.where((np.arange(world.num_clients) == world.num_clients - 1) & (world.num_clients > 1), 3, 1)
+    rounds = [example_round(world, number, group, first_round) for number, group in enumerate(groups, start=1)]
     late = rounds[-2]
     rounds[-2] = replace(late, updates=tuple(replace(update, staleness=1) for update in late.updates))
     return rounds
 
 
-def example_round(world: World, number: int, participants: Sequence[int], size: int = SIZE) -> ExampleRound:
-    """Return a round with seeded updates of these participants, everybody available and equally likely."""
+def example_round(
+    world: World, number: int, participants: Sequence[int], first_round: IntArray | None = None
+) -> ExampleRound:
+    """Return a round with seeded updates of these participants, all who have registered available and equally likely.
+
+    Args:
+        world: the population.
+        number: the round's number.
+        participants: whose updates there are, ascending.
+        first_round: the round in which each client registers, shape (N,); None for round 1.
+    """
     rng = generator(world.seed, "example-updates", number)
-    deltas = rng.normal(size=(world.num_clients, size)).astype(np.float32)
+    deltas = rng.normal(size=(world.num_clients, SIZE)).astype(np.float32)
     losses = rng.uniform(0.5, 3.0, size=world.num_clients)
     updates = [
         Update(k, deltas[k], int(world.num_samples[k]), losses[k], losses[k] + 0.1, losses[k] - 0.1)
         for k in participants
     ]
-    return ExampleRound(_context(world, number, participants, size), tuple(updates))
+    first_round = np.ones(world.num_clients, dtype=np.int64) if first_round is None else first_round
+    return ExampleRound(_context(world, number, participants, first_round), tuple(updates))
 
 
 def play(
@@ -233,32 +247,37 @@ def _renumber(example: ExampleRound, order: IntArray, world: World) -> ExampleRo
         available=context.available[order],
         selected=context.selected[order],
         probability=probability,
+        ledger=Ledger.from_arrays({k: a[order] if a.ndim else a for k, a in context.ledger.to_arrays().items()}),
         world=world,
     )
     return ExampleRound(context, tuple(updates))
 
 
-def _context(world: World, number: int, participants: Sequence[int], size: int) -> RoundContext:
-    everybody = np.ones(world.num_clients, dtype=np.bool_)
+def _context(world: World, number: int, participants: Sequence[int], first_round: IntArray) -> RoundContext:
+    here = first_round <= number
     return RoundContext(
         round=number,
-        weights=generator(world.seed, "example-weights", number).normal(size=size).astype(np.float32),
-        registered=everybody,
-        available=everybody,
+        weights=generator(world.seed, "example-weights", number).normal(size=SIZE).astype(np.float32),
+        registered=here,
+        available=here,
         selected=_mask(world.num_clients, np.asarray(participants, dtype=np.int64)),
-        probability=np.full(world.num_clients, max(len(participants), 1) / world.num_clients),
-        ledger=_ledger(world.num_clients, number - 1),
+        probability=np.where(here, max(len(participants), 1) / np.sum(here), 0.0),
+        ledger=_ledger(first_round, number - 1),
         world=world,
         local_lr=0.1,
         local_epochs=1,
     )
 
 
-def _ledger(num_clients: int, rounds: int) -> Ledger:
-    """Return a ledger in which everybody has been there since round 1."""
-    seen = np.full(num_clients, rounds)
-    first_round = np.full(num_clients, min(rounds, 1))
-    return replace(Ledger.empty(num_clients), rounds=rounds, first_round=first_round, available=seen)
+def _ledger(first_round: IntArray, rounds: int) -> Ledger:
+    """Return a ledger in which everybody has been there since it registered."""
+    here = first_round <= rounds
+    return replace(
+        Ledger.empty(len(here)),
+        rounds=rounds,
+        first_round=np.where(here, first_round, 0),
+        available=np.where(here, rounds - first_round + 1, 0),
+    )
 
 
 def _check_vector(what: str, vector: Vector, like: Vector) -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from parityfl.core.availability import Bernoulli
 from parityfl.core.ledger import COMPLETED, LATE, OUTCOME_CODES, Ledger, RoundRecord, account
 from parityfl.core.seeding import generator, uniforms
 from parityfl.core.selection.base import Selector
@@ -16,38 +17,21 @@ _REPEATS = 600
 _FAILED = OUTCOME_CODES.index(Outcome.FAILED)
 
 
-@dataclass(frozen=True)
-class IndependentCoins:
-    """An availability process for tests: client k is there with probability pi_k, independently of all else."""
-
-    pi: FloatArray
-    seed: int
-    interval_s: float = 1.0
-
-    def available(self, time_s: float) -> BoolArray:
-        """Return who is available, shape (N,)."""
-        return uniforms(self.seed, "testing.availability", int(time_s // self.interval_s), len(self.pi)) < self.pi
-
-    def probability(self, time_s: float) -> FloatArray:
-        """Return pi."""
-        return self.pi
-
-
 def small_world(pi: tuple[float, ...], per_round: int, seed: int = 0, mu: tuple[float, ...] | None = None) -> World:
     """Return a world of independent coins with one-second rounds, three labels, and unequal shards."""
     size = len(pi)
     labels = np.arange(3) == (np.arange(size) % 3)[:, None]
     num_samples = 10 + np.arange(size, dtype=np.int64)
-    return World(
+    bare = World(
         seed=seed,
         num_clients=size,
         per_round=per_round,
         interval_s=1.0,
         num_samples=num_samples,
         label_counts=labels * num_samples[:, None],
-        availability=IndependentCoins(np.asarray(pi, dtype=np.float64), seed),
         mean_utility=None if mu is None else np.asarray(mu, dtype=np.float64),
     )
+    return replace(bare, availability=Bernoulli(list(pi)).bind(bare))
 
 
 def closed_round(view: View, available: BoolArray, outcome: IntArray, credit: FloatArray) -> RoundRecord:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from parityfl.config import Config
+from parityfl.core.fairness import ratio
 from parityfl.core.partition import Shards, holdout, label_counts, partition
 from parityfl.core.types import BoolArray, FloatArray, IntArray
 from parityfl.training.datasets import dataset
@@ -50,10 +51,7 @@ class Part:
     def means(self, values: FloatArray | BoolArray) -> FloatArray:
         """Return the mean over each client's examples of a value per example, shape (N,); nan where it has none."""
         owner = np.repeat(np.arange(len(self.sizes)), self.sizes)
-        sums = np.bincount(owner, weights=values, minlength=len(self.sizes))
-        means = np.full(len(self.sizes), np.nan)
-        np.divide(sums, self.sizes, out=means, where=self.sizes > 0)
-        return means
+        return ratio(np.bincount(owner, weights=values, minlength=len(self.sizes)), self.sizes)
 
 
 @dataclass(frozen=True)

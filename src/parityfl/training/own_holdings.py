@@ -9,7 +9,7 @@ import numpy as np
 
 from parityfl.config import Config
 from parityfl.core.errors import DataError
-from parityfl.core.partition import holdout
+from parityfl.core.partition import holdout, label_counts
 from parityfl.training.datasets.own import OwnData
 from parityfl.training.holdings import Holdings, Part
 
@@ -48,9 +48,7 @@ def judging_holdings(config: Config, test: OwnData) -> Holdings:
 
 def _holdings(config: Config, train: Part, held: Part, test: Part) -> Holdings:
     channels, scaled = train.images.shape[1], train.images.dtype == np.uint8
-    owner = np.repeat(np.arange(len(train.sizes)), train.sizes)
-    counts = np.zeros((len(train.sizes), len(_classes(config))), dtype=np.int64)
-    np.add.at(counts, (owner, train.labels), 1)
+    shards = np.split(np.arange(len(train.labels)), train.bounds[1:-1])
     usual = HALF_RANGE if scaled else 0.0, HALF_RANGE if scaled else 1.0
     return Holdings(
         train=train,
@@ -58,7 +56,7 @@ def _holdings(config: Config, train: Part, held: Part, test: Part) -> Holdings:
         test=test,
         hosted=frozenset(np.flatnonzero(train.sizes).tolist()),
         num_samples=train.sizes,
-        label_counts=counts,
+        label_counts=label_counts(train.labels, shards, len(_classes(config))),
         mean=config.data.mean or (usual[0],) * channels,
         std=config.data.std or (usual[1],) * channels,
     )

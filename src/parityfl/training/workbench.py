@@ -287,15 +287,6 @@ class Workbench:
             images, labels = self._held.of(client)
             return *self._measure(self._net.arrange(weights), (images, labels)), len(labels)
 
-    def evaluate_clients(self, weights: Vector) -> tuple[FloatArray, FloatArray]:
-        """Return loss and accuracy on every client's held-out part, both of shape (N,), nan where there is none.
-
-        The parts are evaluated one after the other in batches that run across them, so the last bits may differ from
-        those of `evaluate_client`, and between processes that do not host the same clients.
-        """
-        losses, hits = self.measure("held", weights)
-        return self.holdings.held.means(losses), self.holdings.held.means(hits)
-
     def evaluate_test(self, weights: Vector) -> tuple[float, float]:
         """Return loss and accuracy on the test set."""
         losses, hits = self.measure("test", weights)

@@ -18,8 +18,8 @@ class FedAU(Aggregator):
     """Weigh each participant by its mean gap between participations, an estimate of one over its rate.
 
     Algorithms 1 and 2 of Wang and Ji: w = w + server_lr (1/N) sum_S omega_k Delta_k, omega_k the mean of the gaps that
-    ended before this round, 1 while there is none. A gap ends by a participation or after `cutoff` rounds. It needs no
-    probabilities, so it works with any selector.
+    ended before this round, 1 while there is none. A gap ends by a participation or after `cutoff` rounds; those before
+    a client registered are in none. It needs no probabilities, so it works with any selector.
 
     State, each (N,): `gap`, rounds since the last gap ended; `gaps`, how many have; `omega`.
 
@@ -52,13 +52,13 @@ class FedAU(Aggregator):
             return float(weights[update.client])
 
         folded = fold(((weigh(update), update.delta) for update in updates), len(context.weights))
-        self._count(state, present)
+        self._count(state, context.known, present)
         return Step(folded.total if folded.count else None, state)
 
-    def _count(self, state: State, present: BoolArray) -> None:
-        """Let every gap grow by this round, and average those that end."""
+    def _count(self, state: State, known: BoolArray, present: BoolArray) -> None:
+        """Let the gaps of those that have registered grow by this round, and average those that end."""
         gap, gaps, omega = state["gap"], state["gaps"], state["omega"]
-        gap += 1
+        gap += known
         ends = present | (gap >= self.cutoff)
         omega[ends] = (gaps[ends] * omega[ends] + gap[ends]) / (gaps[ends] + 1)
         gaps[ends] += 1

@@ -19,10 +19,12 @@ class FedAwe(Aggregator):
     Algorithm 1 of Xiang et al.: x_k' = x_k + server_lr (t - tau_k) Delta_k with tau_k the round of the client's last
     participation, w = mean_S x_k', and only S receive w. The direction is (mean_S x_k' - w) / server_lr, so the rule is
     exact with server optimiser `none`. Unstable unless server_lr x local lr x steps x smoothness x (t - tau_k) stays
-    below about 1; a cap on the echo would bring the bias of availability back, so there is none.
+    below about 1; a cap on the echo would bring the bias of availability back, so there is none. A client that
+    registers later goes on from the model of its first participation, and missed the rounds since it registered.
 
-    State: `row_model` (N, d), x_k as the server knows it; `last` (N,), tau_k, 0 for never; `initial` (d,), the model of
-    those who have received none since; `begun` (1,), whether `initial` is known.
+    State: `row_model` (N, d), x_k as the server knows it; `last` (N,), tau_k, 0 for never, and for those without a
+    participation that registered later minus the round before; `initial` (d,), the model of those who have received
+    none since the run began; `begun` (1,), whether `initial` is known.
 
     Attributes:
         server_lr: the paper's eta_g; 0.02 where clients may be away for long.
@@ -46,23 +48,26 @@ class FedAwe(Aggregator):
         }
 
     def start(self, state: State, client: int, weights: Vector) -> Vector:
-        """Return the model that the client last received, the initial one if it has none; not to be changed.
+        """Return the model that the client last received; not to be changed.
 
-        Nothing that this reads changes before the last update of a round is in.
+        If it has none, that is the initial model, or today's if it registered later. Nothing that this reads of who
+        has registered changes before the last update of a round is in.
         """
-        if not state["begun"][0]:
+        last = state["last"][client]
+        if not state["begun"][0] or last < 0:
             return weights
-        known: Vector = state["row_model"][client] if state["last"][client] > 0 else state["initial"]
-        return known
+        received: Vector = state["row_model"][client] if last > 0 else state["initial"]
+        return received
 
     def aggregate(self, state: State, context: RoundContext, updates: Iterable[Update]) -> Step:
         """Return (mean_S x_k' - w) / server_lr, or None in a round without updates."""
         if not state["begun"][0]:
             state["initial"][:] = context.weights
             state["begun"][0] = True
+        state["last"][~context.known] = -context.round
         total, participants = np.zeros_like(context.weights), []
         for update in updates:
-            missed = context.round - update.staleness - int(state["last"][update.client])
+            missed = context.round - update.staleness - abs(int(state["last"][update.client]))
             total += self.start(state, update.client, context.weights)
             total += np.float32(self.server_lr * max(missed, 1)) * update.delta
             participants.append(update.client)

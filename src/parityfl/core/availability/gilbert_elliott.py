@@ -57,9 +57,7 @@ class GilbertElliott(AvailabilityModel):
         if self.stability is not None:
             return np.full(world.num_clients, renewal_of(self.stability))
         mean_on = per_client("availability.mean_on_rounds", self.mean_on_rounds, world.num_clients, world.seed)
-        wrong = mean_on[~((mean_on >= 1) & np.isfinite(mean_on))]
+        wrong = mean_on[mean_on < 1]
         if len(wrong):
-            raise ConfigError(
-                f"availability.mean_on_rounds holds {wrong[0]:g}: give a finite number of at least 1 round"
-            )
+            raise ConfigError(f"availability.mean_on_rounds holds {wrong[0]:g}: give at least 1 round")
         return 1.0 / np.maximum(mean_on * (1.0 - pi), 1.0)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from parityfl.core.availability.recording import DAY_S, HOUR_S, Recording
-from parityfl.core.types import FloatArray, IntArray
+from parityfl.core.fairness import ratio
+from parityfl.core.types import FloatArray
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def trace_statistics(recording: Recording) -> TraceStatistics:
         on=_sojourns(length_s[recording.on]),
         off=_sojourns(length_s[~recording.on]),
         heat_map=heat_map,
-        hourly=_ratio(np.where(observed, heat_map, 0.0).sum(axis=0), observed.sum(axis=0)),
+        hourly=ratio(np.where(observed, heat_map, 0.0).sum(axis=0), observed.sum(axis=0)),
         ignored=recording.ignored,
     )
 
@@ -94,11 +95,4 @@ def _heat_map(recording: Recording) -> FloatArray:
         hour = (edges[:-1] // HOUR_S % 24).astype(np.int64)
         on_s[index] = np.bincount(hour, np.diff(np.interp(edges, times, on_until)), minlength=24)
         seen_s[index] = np.bincount(hour, np.diff(edges), minlength=24)
-    return _ratio(on_s, seen_s)
-
-
-def _ratio(part: FloatArray, whole: FloatArray | IntArray) -> FloatArray:
-    """Return part / whole, nan where the whole is 0."""
-    ratio = np.full(part.shape, np.nan)
-    np.divide(part, whole, out=ratio, where=whole > 0)
-    return ratio
+    return ratio(on_s, seen_s)
