@@ -5,16 +5,17 @@
 A cluster of this machine alone, fedavg, uniform selection, two to six images a client. A round is selecting, training
 and aggregating; a point is the median of the rounds of one run but its first. Bytes are those of the pickled answers of
 a round. Memory is what each process has for itself, so the object store, which all map, is in none of them; it is
-looked at after every round but the first.
+looked at after every round but the first, and its growth is the median of the last quarter by that of the first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
@@ -53,6 +54,7 @@ def main() -> None:
         seen = measured(config("fashion-mnist, mlp", LONG, per_round)).memory
         title = f"10,000 clients, {per_round:,} a round: own memory over {LONG - 1} rounds"
         emit(row(title, "MB", process, values) for process, values in seen.items())
+        emit(row(f"{title}, growth", "x", process, [growth(values)]) for process, values in seen.items())
         say(f"{per_round} a round: {seen}")
     for name in list(POPULATIONS)[: 1 if arguments.quick else None]:
         sides = {side: config(name, rounds, PER_ROUND, pooled) for side, pooled in (("each", None), ("25", POOLED))}
@@ -62,6 +64,12 @@ def main() -> None:
         sizes = {side: asyncio.run(answered_bytes(each)) / 1e6 for side, each in sides.items()}
         emit(row(f"{name}: answers of {PER_ROUND} clients", "MB", titles[side], [sizes[side]]) for side in sides)
         say(f"{name}: {found} {sizes}")
+
+
+def growth(values: Sequence[float]) -> float:
+    """Return the last quarter by the first one."""
+    quarter = max(1, len(values) // 4)
+    return median(values[-quarter:]) / median(values[:quarter])
 
 
 def config(name: str, rounds: int, per_round: int, pooled: int | None = None) -> Config:
