@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulate import simulate
+from simulate import simulate, view_of
 
 from parityfl.core.errors import ConfigError
+from parityfl.core.ledger import COMPLETED, Ledger, account
 from parityfl.core.seeding import generator, uniforms
 from parityfl.core.selection.maxmin import maxmin_exact, maxmin_sampled, reference_bound
 from parityfl.core.selection.oracle_maxmin import OracleMaxMin
-from parityfl.testing.selection import small_world
+from parityfl.testing.selection import closed_round, small_world
 
 TABLE_PI = np.array([0.9, 0.7, 0.5, 0.3, 0.2, 0.1])
 TABLE_MU = np.array([1, 0.5, 2, 1, 0.3, 1.5])
@@ -106,6 +107,17 @@ def test_the_oracle_attains_the_table():
     world = small_world(tuple(TABLE_PI), 2, mu=tuple(TABLE_MU))
     utility = simulate(OracleMaxMin(), world, 5000, mu=TABLE_MU).ledger.utility
     assert utility / (5000 * TABLE_PI) == pytest.approx(TABLE_LEVEL, abs=0.02)
+
+
+def test_the_oracle_expects_nobody_before_it_registers():
+    """Client 1 registers in round 3. Client 0, served twice: 2.5 / (3 x .5), the other .5 / .5 in its first round."""
+    world, rule, alone = small_world((0.5, 0.5), 1), OracleMaxMin(), np.array([True, False])
+    state, ledger = rule.init(world), Ledger.empty(2)
+    for number in (1, 2):
+        view = view_of(world, (0,), number, ledger=ledger)
+        record = replace(closed_round(view, alone, np.array([COMPLETED, 0]), np.zeros(2)), registered=alone)
+        state, ledger = rule.observe(state, record, world), account(ledger, record)
+    assert rule.index(state, view_of(world, (0, 1), 3, ledger=ledger)) == pytest.approx([2.5 / 1.5, 1.0])
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,32 @@ def test_cup_reactive_probabilities():
     assert selection.probability == pytest.approx([first / (first + second), second / (first + second)])
 
 
+def late_comer_view():
+    """Return round 10: both there whenever they could; client 1 registered in round 9.
+
+    Client 0 took part in 4 of 9 rounds, last in 7.
+    """
+    ledger = ledger_of(2, 9, available=(9, 1), participated=(4, 0), last_selected=(7, 0))
+    ledger = replace(ledger, first_round=np.array([1, 9]))
+    return view_of(small_world((1.0, 1.0), 1), (0, 1), 10, ledger=ledger)
+
+
+def test_cup_paper_owes_a_late_comer_nothing_from_before():
+    """Debts 10 - 4 and 2 - 0."""
+    assert CupPaper().index({}, late_comer_view()) == pytest.approx([-1.6, -1.2])
+
+
+def test_cup_reactive_owes_a_late_comer_nothing_from_before():
+    """Missed 5 of 9 and 1 of 1: priorities 1.5 and 1.1."""
+    probability = CupReactive().select({}, late_comer_view(), rng).probability
+    assert probability == pytest.approx([1.5 / 2.6, 1.1 / 2.6])
+
+
+def test_aw_psp_counts_freshness_from_the_registration():
+    """10 - 7 rounds since client 0 was selected, two since client 1 registered."""
+    assert AvailabilityWeightedPsp().select({}, late_comer_view(), rng).clients.tolist() == [0]
+
+
 def test_round_robin_goes_round_and_passes_over_the_absent():
     world, rule = small_world((1.0,) * 5, 2), RoundRobin()
     state, ledger, order = rule.init(world), Ledger.empty(5), []
@@ -174,6 +200,19 @@ def test_f3ast_rates_and_choice():
     state, _, picked = play_round(rule, world, rule.init(world), Ledger.empty(4), np.ones(4, dtype=bool))
     assert picked.tolist() == [3]  # the largest shard at equal rates
     assert state["rate"].tolist() == [0.125, 0.125, 0.125, 0.625]
+
+
+def test_f3ast_rates_move_from_the_registration_on():
+    """Rates start at 1/2. Client 1 registers in round 3: by then .875 for client 0, and 11 / .5 is above 10 / .875."""
+    world, rule, both = small_world((1.0, 1.0), 1), F3ast(step=0.5), np.ones(2, dtype=bool)
+    state, alone = rule.init(world), np.array([True, False])
+    for number, rate in ((1, 0.75), (2, 0.875)):
+        record = closed_round(view_of(world, (0,), number), alone, np.array([COMPLETED, 0]), np.zeros(2))
+        state = rule.observe(state, replace(record, registered=alone), world)
+        assert state["rate"].tolist() == [rate, 0.5]
+    state, _, picked = play_round(rule, world, state, ledger_of(2, 2), both)
+    assert picked.tolist() == [1]
+    assert state["rate"].tolist() == [0.4375, 0.75]
 
 
 def test_f3ast_rates_follow_the_data():

@@ -185,6 +185,24 @@ def test_devices_have_rows_from_their_first_registration(tmp_path):
     assert summary["num_clients"] == 2
 
 
+def test_the_control_variate_is_the_mean_of_the_clients_own_when_one_registers_later(tmp_path):
+    """Client 0 changes its own by 6, then by 2; client 1 registers in round 2 and changes its own by 4.
+
+    c = 6; sent out in round 2 is (6 + 0) / 2; then c = 3 + (2 + 4) / 2, the mean of 8 and 4, which round 3 is sent.
+    """
+    spec = make_spec(make_world(clients=2, **ALWAYS), aggregate="fedavg", uses_control=True, rounds=3)
+    fleet = QuadraticFleet(spec, fates=(Outcome.COMPLETED,), first_round=[1, 2])
+    changes = {(1, 0): 6, (2, 0): 2, (2, 1): 4}
+
+    def update(task, client):
+        control = np.full(LAYOUT.size, changes.get((task.round, client), 0), dtype=np.float32)
+        return Update(client, np.ones(LAYOUT.size, dtype=np.float32), 10, 0.5, control=control)
+
+    fleet.update = update
+    run(spec, tmp_path, fleet=fleet)
+    assert [task.control.tolist() for task in fleet.tasks] == [[c] * LAYOUT.size for c in (0, 3, 6)]
+
+
 def test_what_is_not_finite_is_unknown(tmp_path):
     """A model that has diverged has no loss, and nobody is credited anything."""
     spec = make_spec()

@@ -24,7 +24,7 @@ from parityfl.core.optimizers import ServerOptimizer
 from parityfl.core.rounding import Carry, as_it_is
 from parityfl.core.rounds import Functional, Plan, Result, close_round, fairness_figures, plan_round
 from parityfl.core.selection import Selector
-from parityfl.core.types import FloatArray, IntArray, RoundContext, Step, Update, Vector, World
+from parityfl.core.types import BoolArray, FloatArray, IntArray, RoundContext, Step, Update, Vector, World
 from parityfl.engine.fleet import (
     ClientEvaluation,
     ClosedRound,
@@ -207,6 +207,7 @@ class _Run:
         """Run one round and return the state after it."""
         spec, clock = self.spec, _Stopwatch()
         plan, world = await self._select(state, clock)
+        state = _with_newcomers(state, plan.registered)
         task = self._task(plan, state)
         learned = await self._train(plan, task, state, world, clock)
         evaluation = await self._evaluate(plan.round, learned.weights, learned.average)
@@ -463,6 +464,15 @@ def _result(reply: Reply) -> Result:
 def _with_initial_loss(ledger: Ledger, measured: FloatArray) -> Ledger:
     """Take a late-comer's first known loss as that of its initial model."""
     return replace(ledger, initial_loss=np.where(np.isnan(ledger.initial_loss), measured, ledger.initial_loss))
+
+
+def _with_newcomers(state: RunState, registered: BoolArray) -> RunState:
+    """Let the server's control variate be the mean over those that register in this round, too: their own are 0."""
+    known = state.ledger.first_round > 0
+    before, now = int(np.sum(known)), int(np.sum(known | registered))
+    if state.control is None or before == now:
+        return state
+    return replace(state, control=state.control * np.float32(before / now))
 
 
 def _still_newest(late: Sequence[Update], ledger: Ledger) -> tuple[Update, ...]:

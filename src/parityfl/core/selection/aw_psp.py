@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from parityfl.core.selection.base import Selector, selector
-from parityfl.core.selection.estimates import estimated_availability
+from parityfl.core.selection.estimates import estimated_availability, rounds_registered
 from parityfl.core.selection.sampling import select_certainly, smallest
 from parityfl.core.types import BoolArray, FloatArray, IntArray, Selection, State, View
 
@@ -18,8 +18,8 @@ class AvailabilityWeightedPsp(Selector):
 
     Our reading of AW-PSP (arXiv 2604.16090, of which we saw the abstract) through the code of the original system,
     which ranks by availability times freshness: the score is n_k / t times the rounds since the client was last
-    selected (t where it never was). As long as some label is not covered, the next client is the best one that adds a
-    label; the other slots go to the highest scores. Ties are broken at random.
+    selected (t where it never was), t those since it registered. As long as some label is not covered, the next client
+    is the best one that adds a label; the other slots go to the highest scores. Ties are broken at random.
 
     Deviations: the paper adjusts sampling probabilities, here and in the original the highest scores are certain.
     Availability in the original is what the device reports of itself, here the share of rounds. Left out: forecasts,
@@ -36,7 +36,8 @@ class AvailabilityWeightedPsp(Selector):
 
     def select(self, state: State, view: View, rng: np.random.Generator) -> Selection:
         """Cover, then fill."""
-        freshness = view.round - view.ledger.last_selected[view.available]
+        last = view.ledger.last_selected[view.available]
+        freshness = np.where(last > 0, view.round - last, rounds_registered(view))
         score = estimated_availability(view) * freshness
         covering = _cover(score, view.world.label_counts[view.available] > 0, view.count, rng)
         others = np.setdiff1d(np.arange(len(score)), covering)

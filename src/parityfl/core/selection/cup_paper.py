@@ -5,7 +5,7 @@ from math import inf
 from typing import ClassVar
 
 from parityfl.core.selection.base import require, selector
-from parityfl.core.selection.estimates import estimated_availability
+from parityfl.core.selection.estimates import estimated_availability, rounds_registered
 from parityfl.core.selection.index import IndexSelector
 from parityfl.core.types import FloatArray, State, View
 
@@ -18,7 +18,8 @@ class CupPaper(IndexSelector):
     The inverse-availability score of Behfar and Mortier (arXiv 2602.13651): (1/pi_k)(1 + debt_weight (t - s_k)), with
     pi_k = n_k / t as the server saw it, this round included, and s_k the participations before round t. It pushes
     towards equal absolute participation, which is not what the paper's own metric asks for: `lnu` attains that one.
-    Ties are broken at random, where the paper says nothing.
+    Ties are broken at random, where the paper says nothing; and t counts from the client's registration, where in the
+    paper all are there from the start.
 
     Attributes:
         debt_weight: weight of the participation debt, 0 or more.
@@ -33,5 +34,5 @@ class CupPaper(IndexSelector):
 
     def index(self, state: State, view: View) -> FloatArray:
         """Return the negative score."""
-        debt = view.round - view.ledger.participated[view.available]
+        debt = rounds_registered(view) - view.ledger.participated[view.available]
         return -(1 + self.debt_weight * debt) / estimated_availability(view)

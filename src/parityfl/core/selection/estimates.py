@@ -3,17 +3,24 @@
 import numpy as np
 
 from parityfl.core.ledger import Ledger
-from parityfl.core.types import FloatArray, View
+from parityfl.core.types import FloatArray, IntArray, View
+
+
+def rounds_registered(view: View) -> IntArray:
+    """Return t_k, the rounds since each available client first registered, this one included, 1 or more.
+
+    In the order of ``view.available``; t for those that were there from the start.
+    """
+    first = view.ledger.first_round[view.available]
+    return np.where(first > 0, view.round - first + 1, 1)
 
 
 def estimated_availability(view: View) -> FloatArray:
-    """Return n_k / t of each available client, this round included, in (0, 1], in the order of ``view.available``.
+    """Return n_k / t_k of each available client, this round included, in (0, 1], in the order of ``view.available``.
 
-    n_k counts the rounds in which the server saw the client available, t those since it first registered.
+    n_k counts the rounds in which the server saw the client available, t_k those since it first registered.
     """
-    first = view.ledger.first_round[view.available]
-    rounds = np.where(first > 0, view.round - first + 1, 1)
-    return (view.ledger.available[view.available] + 1) / rounds
+    return (view.ledger.available[view.available] + 1) / rounds_registered(view)
 
 
 def best_known_availability(view: View) -> FloatArray:

@@ -24,8 +24,9 @@ class F3ast(IndexSelector):
     allows.
 
     Deviations: rates start at m/N, in the authors' code at a_k (or at 1/N), which nobody knows before the clients have
-    registered; they are kept above 1e-6. The authors step along (1/m) sum_S (a_k / r_k) Delta_k, r_k after its update:
-    here that is the aggregator's business, and nothing is corrected.
+    registered; they stay there until the client registers, and are kept above 1e-6. The authors step along
+    (1/m) sum_S (a_k / r_k) Delta_k, r_k after its update: here that is the aggregator's business, and nothing is
+    corrected.
 
     Attributes:
         step: beta, the smoothing of the rates, above 0 and at most 1.
@@ -47,6 +48,7 @@ class F3ast(IndexSelector):
         return -view.world.num_samples[view.available] / floats(state, "rate")[view.available]
 
     def observe(self, state: State, record: RoundRecord, world: World) -> State:
-        """Smooth the rates of selection."""
-        rate = (1 - self.step) * floats(state, "rate") + self.step * record.selected
-        return {"rate": np.maximum(rate, _LEAST_RATE)}
+        """Smooth the rates of selection of those that have registered."""
+        rate = floats(state, "rate")
+        smoothed = np.maximum((1 - self.step) * rate + self.step * record.selected, _LEAST_RATE)
+        return {"rate": np.where(record.registered, smoothed, rate)}

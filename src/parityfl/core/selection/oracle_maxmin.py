@@ -18,8 +18,8 @@ class OracleMaxMin(IndexSelector):
     """Attain the lexicographic max-min normalised utilities with the true pi_k and mu_k.
 
     A max-weight rule: among the available, serve the smallest (s_k + 1/2) / w_k, with s_k selections so far and w_k =
-    sum of pi_k(t) over the rounds so far / mu_k, which is `lnu` with the truth in place of what it observed. It attains
-    the point of `maxmin.maxmin_exact` and `maxmin.maxmin_sampled` without computing it.
+    sum of pi_k(t) over the rounds since it registered / mu_k, which is `lnu` with the truth in place of what it
+    observed. It attains the point of `maxmin.maxmin_exact` and `maxmin.maxmin_sampled` without computing it.
 
     Proof, for availability independent over rounds, whatever the correlation between clients. Let w_k = pi_k / mu_k
     and y* the lexicographically optimal base: the rates with the lexicographically largest x*_k = y*_k / w_k, which
@@ -58,8 +58,8 @@ class OracleMaxMin(IndexSelector):
         return _mean_utility(view.world)[view.available] * served / np.maximum(expected[view.available], 1e-12)
 
     def observe(self, state: State, record: RoundRecord, world: World) -> State:
-        """Add the round's true availabilities."""
-        return {"expected": floats(state, "expected") + _truth(world, record.time_s)}
+        """Add the round's true availabilities of those that have registered."""
+        return {"expected": floats(state, "expected") + _truth(world, record.time_s) * record.registered}
 
 
 def _truth(world: World, time_s: float) -> FloatArray:
