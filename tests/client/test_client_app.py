@@ -11,12 +11,24 @@ import httpx
 import numpy as np
 import pytest
 
-from network import LAYOUT, RUN, SAMPLES, WEIGHTS, NumpyWorkbench, run, served, small_config, train_document, until
+from network import (
+    LAYOUT,
+    RUN,
+    SAMPLES,
+    WEIGHTS,
+    NumpyWorkbench,
+    run,
+    served,
+    small_config,
+    train_document,
+    train_request,
+    until,
+)
 from parityfl.client.app import create_app
 from parityfl.client.service import DeviceHost
 from parityfl.config import Config
 from parityfl.wire.digests import CONTENT_DIGEST, content_digest, digest_of, is_intact, model_digest
-from parityfl.wire.payload import assemble, unpack
+from parityfl.wire.payload import Form, assemble, pack, unpack
 from parityfl.wire.schemas import (
     SAFETENSORS,
     DeviceStatus,
@@ -366,6 +378,24 @@ def test_a_document_that_was_changed_on_the_way_is_not_trained_from() -> None:
             assert await is_intact(response.headers[CONTENT_DIGEST], response.content)
             assert not await is_intact(response.headers[CONTENT_DIGEST], response.content + b"?")
             assert rig.benches[0].trained == [(1, 0)]
+
+    run(main())
+
+
+@pytest.mark.parametrize("form", [Form(), Form("BF16"), Form("F32", "zstd")])
+@pytest.mark.parametrize("path", ["/train", "/evaluate"])
+def test_a_model_other_than_the_request_names_is_refused_although_the_document_is_whole(form: Form, path: str) -> None:
+    async def main() -> None:
+        async with hosting("h0") as rig:
+            for digest, status in (("0" * 64, 422), (model_digest(WEIGHTS), 200)):
+                asked = EvaluateRequest(run_id=RUN, round=1, model_digest=digest)
+                request = train_request(rig.config, model_digest=digest) if path == "/train" else asked
+                document = assemble(request, {"model": pack(WEIGHTS, form)}, LAYOUT)
+                for told in (document.content_digest, content_digest(digest_of(bytes(document))), "md5=:AAAA:"):
+                    response = await rig.http.post(path, content=bytes(document), headers={CONTENT_DIGEST: told})
+                    assert response.status_code == status
+                    if status == 422:
+                        assert_problem(response, 422, "model_digest", digest, model_digest(WEIGHTS))
 
     run(main())
 

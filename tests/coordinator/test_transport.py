@@ -1,15 +1,17 @@
 """How vectors travel is agreed with each device: what it cannot read it is not sent, and arrives all the same."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
+import pytest
 from fakes import FakeDevice, answer, fleet_of, replies, task
 from fastapi.responses import Response
 
 from network import LAYOUT, SAMPLES, run, small_config
 from parityfl.coordinator.registry import Registry
 from parityfl.core.rounding import to_bfloat16
-from parityfl.core.types import Vector
+from parityfl.core.types import Outcome, Vector
 from parityfl.wire.payload import Form, assemble, pack
 from parityfl.wire.schemas import Compression, Dtype, Registration, TrainReply, TrainRequest
 
@@ -33,8 +35,8 @@ def reads(registry: Registry, name: str, dtypes: list[Dtype], compressions: list
     registry.register(own, "127.0.0.1")
 
 
-async def as_asked(device: FakeDevice, asked: TrainRequest, vectors: dict[str, Vector]) -> Response:
-    """Answer in the form that was asked for."""
+def learned(device: FakeDevice, asked: TrainRequest, form: Form) -> Response:
+    """Return `ODD` as what was learned, written in a form."""
     reply = TrainReply(
         device_id=device.name,
         round=asked.round,
@@ -45,7 +47,21 @@ async def as_asked(device: FakeDevice, asked: TrainRequest, vectors: dict[str, V
         model_digest=asked.model_digest,
         train_s=0.0,
     )
-    return Response(bytes(assemble(reply, {"model": pack(ODD, Form(asked.dtype, asked.compression))}, LAYOUT)))
+    return Response(bytes(assemble(reply, {"model": pack(ODD, form)}, LAYOUT)))
+
+
+async def as_asked(device: FakeDevice, asked: TrainRequest, vectors: dict[str, Vector]) -> Response:
+    """Answer in the form that was asked for."""
+    return learned(device, asked, Form(asked.dtype, asked.compression))
+
+
+def in_form(form: Form) -> Callable[..., Awaitable[Response]]:
+    """Answer in a form, whatever was asked for."""
+
+    async def behave(device: FakeDevice, asked: TrainRequest, vectors: dict[str, Vector]) -> Response:
+        return learned(device, asked, form)
+
+    return behave
 
 
 async def plainly(device: FakeDevice, asked: TrainRequest, vectors: dict[str, Vector]) -> Response:
@@ -77,6 +93,33 @@ def test_one_that_does_not_is_sent_float32_and_its_update_is_rounded_here() -> N
             np.testing.assert_array_equal(fake.received[0]["model"], ROUNDED)
             assert reply.update is not None
             np.testing.assert_array_equal(reply.update.delta, ROUNDED)
+
+    run(main())
+
+
+@pytest.mark.parametrize("asked", [["F32", "BF16"], ["F32"]])
+@pytest.mark.parametrize("came", [Form(), Form("BF16"), Form("F32", "zstd"), Form("BF16", "zstd")])
+def test_an_update_is_the_same_in_whichever_form_it_comes(asked: list[Dtype], came: Form) -> None:
+    async def main() -> None:
+        async with fleet_of(config(dtype="bf16"), in_form(came)) as (fleet, _):
+            reads(fleet.registry, "h0", asked, [])
+            (reply,) = await replies(fleet, task(0, weights=ROUNDED, start=lambda client: ROUNDED))
+            assert reply.update is not None
+            np.testing.assert_array_equal(reply.update.delta, ROUNDED)
+
+    run(main())
+
+
+def test_bfloat16_that_the_run_does_not_have_is_no_update() -> None:
+    """It would be another result than that of the local engine, which rounds nothing."""
+
+    async def main() -> None:
+        async with fleet_of(config(), in_form(Form("BF16")), in_form(Form("F32", "zstd"))) as (fleet, _):
+            rounded, whole = await replies(fleet, task(0, 1, weights=ODD, start=lambda client: ODD))
+            assert (rounded.outcome, rounded.update) == (Outcome.INVALID, None)
+            assert "transport.dtype" in rounded.reason
+            assert whole.update is not None
+            np.testing.assert_array_equal(whole.update.delta, ODD)
 
     run(main())
 

@@ -127,13 +127,19 @@ def test_buffers_of_another_size_make_room() -> None:
 @pytest.mark.parametrize("size", [0, 10, SMALL_BYTES // 4 + 1])
 def test_a_vector_that_waits_lies_in_a_file_if_it_is_large(size: int, tmp_path: Path) -> None:
     vector = np.random.default_rng(0).standard_normal(size, dtype=np.float32)
-    waiting = Bodies(tmp_path).lay_aside(vector)
+    waiting = Bodies(tmp_path).lay_aside(vector, bytearray(8))
     np.testing.assert_array_equal(waiting, vector)
     assert np.shares_memory(waiting, vector) == (0 < vector.nbytes <= SMALL_BYTES)
     assert list(tmp_path.iterdir()) == []
     if vector.nbytes > SMALL_BYTES:
         with pytest.raises(UnfinishedError, match="gone cannot take a body"):
-            Bodies(tmp_path / "gone").lay_aside(vector)
+            Bodies(tmp_path / "gone").lay_aside(vector, bytearray(8))
+
+
+def test_a_vector_that_is_a_view_waits_where_its_body_is(tmp_path: Path) -> None:
+    body = read(Bodies(), content(LARGE), LARGE)
+    vector = np.frombuffer(body.content, np.float32)[2:]
+    assert Bodies(tmp_path / "gone").lay_aside(vector, body.content) is vector
 
 
 def test_a_folder_that_takes_nothing_is_named(tmp_path: Path) -> None:

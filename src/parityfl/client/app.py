@@ -69,7 +69,7 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         """
         proof = known.identify(request)
         body = await _read(request, proof)
-        learned = await _while_asked(request, lambda gone: host.train(body.content, gone, intact=bool(body.intact)))
+        learned = await _while_asked(request, lambda gone: host.train(body.content, gone, parts=body.parts))
         return _document(proof, learned)
 
     @documents.post(
@@ -82,7 +82,7 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         """Evaluate the model in a safetensors document on a device's held-out data."""
         proof = known.identify(request)
         body = await _read(request, proof)
-        evaluation = await _while_asked(request, lambda _: host.evaluate(body.content, intact=bool(body.intact)))
+        evaluation = await _while_asked(request, lambda _: host.evaluate(body.content, parts=body.parts))
         measured = evaluation.model_dump_json().encode()
         hashed = digest_of(measured)
         headers = {CONTENT_DIGEST: content_digest(hashed), **known.prove(proof, hashed)}

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from math import inf, isnan, nan
 from typing import Any
 
@@ -290,7 +291,7 @@ class HttpFleet:
         if answer.status != 200:
             return exchange.refused(answer)
         async with self._reading(len(answer.body)):
-            update = await aside(len(answer.body), self._read, task, client, digest, answer, form)
+            update = await aside(len(answer.body), self._read, task, client, digest, answer)
         return exchange.reply(Outcome.COMPLETED, update=update)
 
     def _reading(self, size: int) -> AbstractAsyncContextManager[None]:
@@ -339,16 +340,16 @@ class HttpFleet:
         control = {} if shared.control is None else {"control": shared.control[form]}
         return assemble(request, {"model": model.forms[form], **control}, self.layout), model.digest
 
-    def _read(self, task: TrainTask, client: int, digest: str, answer: Answer, form: Form) -> Update:
+    def _read(self, task: TrainTask, client: int, digest: str, answer: Answer) -> Update:
         """Return the update in an answer, once everything about it is found to be right; for a thread."""
         required = ("model",) if task.control is None else ("model", "control")
-        reply, vectors = unpack(answer.body, TrainReply, self.layout, required, finite=False)  # see `fault_of`
+        reply, vectors = unpack(
+            answer.body, TrainReply, self.layout, required, finite=False, carry=self._arrived
+        )  # finite or not: see `fault_of`
         asked = {"device_id": self.registry.device_ids[client], "round": task.round, "model_digest": digest}
         for name, value in asked.items():
             if getattr(reply, name) != value:
                 raise PayloadError(f"the reply has {name} {getattr(reply, name)!r}, asked was {value!r}")
-        if form == PLAIN:
-            vectors = {prefix: self._carry(vector) for prefix, vector in vectors.items()}
         update = Update(
             client=client,
             delta=vectors["model"],
@@ -362,12 +363,15 @@ class HttpFleet:
         fault = fault_of(update, self.config.security.max_update_norm)
         if fault:
             raise UnusableError(fault)
-        if form == PLAIN:
-            set_aside(answer.body)
-            return update
-        lay_aside = self.devices.bodies.lay_aside  # what was expanded is no view of the body
+        lay_aside = partial(self.devices.bodies.lay_aside, content=answer.body)
         control = None if update.control is None else lay_aside(update.control)
         return replace(update, delta=lay_aside(update.delta), control=control)
+
+    def _arrived(self, numbers: Vector) -> Vector:
+        """Return numbers of an answer as this run has them; refuse those that were rounded where it rounds none."""
+        if self._form.dtype == "F32" and numbers.dtype != np.float32:
+            raise PayloadError('the reply holds BF16, but transport.dtype is "float32": asked was F32')
+        return self._carry(numbers)
 
     def _outcome(self, round: int, client: int, call: asyncio.Task[Reply], closing: Closing) -> Reply:
         """Return what became of a device: its reply, or that it was late; keep a late update if wanted."""

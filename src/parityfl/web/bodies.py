@@ -27,7 +27,7 @@ from parityfl.core.types import Vector
 from parityfl.web.limits import because, declared_length
 from parityfl.web.problems import TooLargeError
 from parityfl.wire.aside import SMALL_BYTES, aside
-from parityfl.wire.digests import CONTENT_DIGEST, Hasher, digest_of, is_as_told, lengths_in
+from parityfl.wire.digests import CONTENT_DIGEST, Hashed, Hasher, Parts, hashed, is_as_told, lengths_in
 
 T = TypeVar("T")
 
@@ -46,11 +46,13 @@ class Body:
     Attributes:
         content: its bytes; where they are a view, its memory is used again when no view is left.
         digest: its BLAKE3, in hexadecimal, by the parts that its header tells.
+        parts: these, with their own digests.
         intact: whether it is what its header says; None where that says nothing that is known here.
     """
 
     content: Content
     digest: str
+    parts: Parts
     intact: bool | None
 
 
@@ -106,22 +108,27 @@ class Bodies:
             content = await _into_buffer(stream, allowed, buffer)
         else:
             content, found = await _into_file(stream, allowed, self._folder, Hasher(lengths))
-            return Body(content, found, is_as_told(told, found, lengths))
+            return Body(content, *found, is_as_told(told, found.digest, lengths))
         # only now: the thread that reads has enough to do, and the core of who sends is free by now
-        found = await aside(len(content), digest_of, content, lengths)
-        return Body(content, found, is_as_told(told, found, lengths))
+        found = await aside(len(content), hashed, content, lengths)
+        return Body(content, *found, is_as_told(told, found.digest, lengths))
 
-    def lay_aside(self, vector: Vector) -> Vector:
-        """Return a vector, one that is large as a copy in a file that waits there for its turn; for a thread.
+    def lay_aside(self, vector: Vector, content: Content) -> Vector:
+        """Return a vector that was read from `content` and waits for its turn; for a thread.
+
+        One that is a view waits where the body is. A large one that is not waits as a copy in a file.
 
         Raises:
             UnfinishedError: the disk is full.
         """
+        if np.may_share_memory(vector, np.frombuffer(content, dtype=np.uint8)):
+            set_aside(content)
+            return vector
         if vector.nbytes <= SMALL_BYTES:
             return vector
-        content = _on_disk(self._folder, partial(_written, vector, self._folder))
-        set_aside(content)
-        return np.frombuffer(content, dtype=vector.dtype)
+        laid = _on_disk(self._folder, partial(_written, vector, self._folder))
+        set_aside(laid)
+        return np.frombuffer(laid, dtype=vector.dtype)
 
 
 class _Allowance:
@@ -158,7 +165,7 @@ async def _into_buffer(stream: AsyncIterable[bytes], allowed: _Allowance, buffer
 
 async def _into_file(
     stream: AsyncIterable[bytes], allowed: _Allowance, folder: Path | None, hasher: Hasher
-) -> tuple[Content, str]:
+) -> tuple[Content, Hashed]:
     """Hash what comes before it goes: to hash it later would bring all of it back into memory."""
     with await asyncio.to_thread(_on_disk, folder, lambda: TemporaryFile(dir=folder)) as file:
 
@@ -169,7 +176,7 @@ async def _into_file(
         async for piece in stream:
             allowed.use(piece)
             await asyncio.to_thread(_on_disk, folder, partial(take, piece))
-        return await asyncio.to_thread(_on_disk, folder, partial(_mapped, file)), hasher.hexdigest()
+        return await asyncio.to_thread(_on_disk, folder, partial(_mapped, file)), hasher.hashed()
 
 
 def _written(vector: Vector, folder: Path | None) -> Content:

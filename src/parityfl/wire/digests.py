@@ -11,6 +11,8 @@ import re
 import sys
 from base64 import b64encode
 from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 from blake3 import blake3
@@ -28,6 +30,17 @@ SHARED_BYTES = 2**22
 """What is worth being hashed on all cores at once."""
 
 Piece = bytes | bytearray | memoryview
+
+Parts = tuple[tuple[int, str], ...]
+"""The lengths and digests of the parts of a body, in order."""
+
+
+class Hashed(NamedTuple):
+    """The digest of a body, and its parts; there are none where it was hashed as a whole."""
+
+    digest: str
+    parts: Parts = ()
+
 
 _PARTS = "parityfl 2026-11-24 parts of a body"
 """Sets apart, as BLAKE3 has it, a digest of parts from that of a body which is written like them."""
@@ -58,23 +71,32 @@ class Hasher:
             if not view:
                 return
 
-    def hexdigest(self) -> str:
+    def hashed(self) -> Hashed:
         """Return the digest of what has come."""
         if not self._in_parts:
-            return self._states[0][1].hexdigest()
+            return Hashed(self._states[0][1].hexdigest())
         rooms = zip(self._states, self._rooms, strict=True)
-        return digest_of_parts([(room - left, state.hexdigest()) for (room, state), left in rooms])
+        return _of_parts([(room - left, state.hexdigest()) for (room, state), left in rooms])
 
 
-def digest_of(body: Piece, lengths: Sequence[int] = ()) -> str:
+def hashed(body: Piece, lengths: Sequence[int] = ()) -> Hashed:
     """Return the digest of a body, of which `lengths` says what its parts are; see `Hasher`."""
     if not lengths:
-        return _hexdigest(body)
+        return Hashed(_hexdigest(body))
     parts, rest = [], memoryview(body)
     for length in (*lengths[:-1], len(rest)):
         part, rest = rest[:length], rest[length:]
         parts.append((len(part), _hexdigest(part)))
-    return digest_of_parts(parts)
+    return _of_parts(parts)
+
+
+def digest_of(body: Piece, lengths: Sequence[int] = ()) -> str:
+    """Return the digest of a body; see `hashed`."""
+    return hashed(body, lengths).digest
+
+
+def _of_parts(parts: Sequence[tuple[int, str]]) -> Hashed:
+    return Hashed(digest_of_parts(parts), tuple(parts))
 
 
 def _hexdigest(body: Piece) -> str:
@@ -95,6 +117,14 @@ async def digest(body: Piece, header: str | None = None) -> str:
 def model_digest(vector: Vector) -> str:
     """Return the digest of a model's parameters in order, as little-endian float32: what tells models apart here."""
     return digest_of(np.ascontiguousarray(vector, dtype="<f4").view(np.uint8).data)
+
+
+def known_digest(vector: Vector, body: Piece, parts: Parts) -> str | None:
+    """Return the `model_digest` of a vector that is a part of a body, as a view; None where it is none."""
+    begins = vector.ctypes.data - np.frombuffer(body, dtype=np.uint8).ctypes.data
+    starts = accumulate((length for length, _ in parts), initial=0)
+    places = zip(starts, parts, strict=False)
+    return next((found for start, (size, found) in places if (start, size) == (begins, vector.nbytes)), None)
 
 
 def content_digest(hexadecimal: str, lengths: Sequence[int] = ()) -> str:

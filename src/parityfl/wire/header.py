@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike
 
 from parityfl.core.arrays import Layout
 from parityfl.core.errors import PayloadError
+from parityfl.core.rounding import Carry
 from parityfl.core.types import Vector
 from parityfl.wire.schemas import Dtype
 
@@ -64,9 +65,9 @@ class Tensor(NamedTuple):
             raise PayloadError(f"tensor {name!r:.80} does not have as many bytes as its shape needs")
         return Tensor(name, dtype, tuple(shape), offsets[0], offsets[1])
 
-    def read_from(self, body: memoryview) -> Vector:
-        """Return its numbers as float32, flat; a view where they are that already."""
-        return np.frombuffer(body[self.start : self.stop], dtype=NUMBERS[self.dtype]).astype(np.float32, copy=False)
+    def read_from(self, body: memoryview, carry: Carry) -> Vector:
+        """Return its numbers, flat, as `carry` makes them arrive."""
+        return carry(np.frombuffer(body[self.start : self.stop], dtype=NUMBERS[self.dtype]))
 
 
 Places = Mapping[str, Sequence[Tensor]]
@@ -123,15 +124,15 @@ def tensors_in(header: bytes) -> list[Tensor]:
     return sorted(found, key=lambda tensor: (tensor.start, tensor.stop))
 
 
-def gather(places: Sequence[Tensor], body: memoryview, layout: Layout) -> Vector:
-    """Return the vector that lies in these places; a view where they follow one another and hold float32."""
+def gather(places: Sequence[Tensor], body: memoryview, layout: Layout, carry: Carry) -> Vector:
+    """Return the vector that lies in these places; where they follow one another, all of it is carried at once."""
     if not places:
         return np.empty(0, dtype=np.float32)
     if len(places) == 1:
-        return places[0].read_from(body)
+        return places[0].read_from(body, carry)
     if all(before.stop == after.start and before.dtype == after.dtype for before, after in pairwise(places)):
-        return places[0]._replace(stop=places[-1].stop).read_from(body)
-    arrays = (tensor.read_from(body).reshape(tensor.shape) for tensor in places)
+        return places[0]._replace(stop=places[-1].stop).read_from(body, carry)
+    arrays = (tensor.read_from(body, carry).reshape(tensor.shape) for tensor in places)
     return layout.flatten(dict(zip(layout.names, arrays, strict=True)))
 
 

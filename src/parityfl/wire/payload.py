@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 
 from parityfl.core.arrays import Layout, all_finite
 from parityfl.core.errors import ParityflError, PayloadError, UnusableError
+from parityfl.core.rounding import Carry, as_it_is
 from parityfl.core.types import Vector
 from parityfl.wire.digests import EMPTY, content_digest, digest_of, digest_of_parts
 from parityfl.wire.header import MAX_HEADER_BYTES, NUMBERS, Buffer, gather, locate, split, tensors_in, write_header
@@ -155,11 +156,12 @@ def unpack(
     optional: Collection[str] = (),
     *,
     finite: bool = True,
+    carry: Carry = as_it_is,
 ) -> tuple[M, dict[str, Vector]]:
     """Return the message and the vectors of a document, by prefix.
 
-    A vector of F32 tensors that lie in the model's order is a view of `data` if that is not compressed, read-only if
-    `data` is.
+    A vector of F32 tensors that lie in the model's order and arrive as they are is a view of `data` if that is not
+    compressed, read-only if `data` is.
 
     Args:
         data: the whole document.
@@ -168,6 +170,7 @@ def unpack(
         required: prefixes that must be there.
         optional: prefixes that may be there.
         finite: whether all numbers must be finite; where not, the caller looks.
+        carry: how numbers arrive, given as they came; it may refuse them with a `PayloadError`.
 
     Raises:
         PayloadError: anything else than such a document, with the reason.
@@ -179,7 +182,7 @@ def unpack(
     header, body = split(data)
     text, places = locate(header, len(body), layout, required, optional)
     message = _message(text, schema)
-    vectors = {prefix: gather(own, body, layout) for prefix, own in places.items()}
+    vectors = {prefix: gather(own, body, layout, carry) for prefix, own in places.items()}
     strange = next((prefix for prefix, vector in vectors.items() if finite and not all_finite(vector)), None)
     if strange is not None:
         raise UnusableError(f"the {strange} holds a number that is not finite")
