@@ -20,7 +20,7 @@ from parityfl.coordinator.answer import Answer
 from parityfl.coordinator.closing import Closing
 from parityfl.coordinator.devices import MAX_CONNECTIONS, Devices
 from parityfl.coordinator.exchange import Exchange, told
-from parityfl.coordinator.packing import PackedModel, PackedTask, pack_both
+from parityfl.coordinator.packing import Forms, PackedTask
 from parityfl.coordinator.registry import LOOKS, Member, Registry
 from parityfl.core.arrays import Layout
 from parityfl.core.errors import FolderError, ParityflError, PayloadError, UnfinishedError, UnusableError
@@ -30,7 +30,7 @@ from parityfl.engine.fleet import Facts, Presence, Reply, TrainTask
 from parityfl.web.bodies import set_aside
 from parityfl.web.problems import detail_of
 from parityfl.wire.aside import SMALL_BYTES, aside
-from parityfl.wire.payload import PLAIN, Form, Payload, assemble, max_bytes, unpack
+from parityfl.wire.payload import Form, Payload, assemble, max_bytes, unpack
 from parityfl.wire.schemas import State, TrainReply, TrainRequest
 
 log = logging.getLogger(__name__)
@@ -252,13 +252,13 @@ class HttpFleet:
                 if member.state == "lost":
                     exchange.give_up(f"lost while it was asked: silent for {self.registry.silence_s(member):.2f} s")
 
-    def packed(self, weights: Vector) -> PackedModel:
-        """Return a model as it arrives at the devices."""
-        return PackedModel.of(self._carry(weights), self._form)
+    def packed(self, weights: Vector) -> Forms:
+        """Return a model as it arrives at the devices; for a thread, where it is large."""
+        return Forms(self._carry(weights))
 
     def form_of(self, member: Member) -> Form:
-        """Return how vectors travel to a device: as configured where it can read that."""
-        return self._form if member.takes(self._form) else PLAIN
+        """Return how vectors travel to a device."""
+        return member.form(self._form)
 
     async def _call(self, task: TrainTask, client: int, shared: PackedTask) -> Reply:
         """Ask one device and return its outcome; raises only what ends an experiment."""
@@ -319,15 +319,15 @@ class HttpFleet:
 
     def _packed_task(self, task: TrainTask) -> PackedTask:
         """Return what all documents of a round share; for a thread."""
-        model = PackedModel.of(task.weights, self._form)
-        control = None if task.control is None else pack_both(task.control, self._form)
+        model = Forms(task.weights)
+        control = None if task.control is None else Forms(task.control)
         request = self.request(task.round, task.time_s, model.digest, task.deadline_s)
         return PackedTask(request, model, control)
 
     def _payload(self, task: TrainTask, client: int, shared: PackedTask, form: Form) -> tuple[Payload, str]:
         """Return the document for one device and the hash of the model in it; for a thread."""
         start = task.start(client)
-        model = shared.model if start is task.weights else PackedModel.of(start, form)
+        model = shared.model if start is task.weights else Forms(start)
         request = shared.request.model_copy(
             update={
                 "device_id": self.registry.device_ids[client],
@@ -338,7 +338,7 @@ class HttpFleet:
             }
         )
         control = {} if shared.control is None else {"control": shared.control[form]}
-        return assemble(request, {"model": model.forms[form], **control}, self.layout), model.digest
+        return assemble(request, {"model": model[form], **control}, self.layout), model.digest
 
     def _read(self, task: TrainTask, client: int, digest: str, answer: Answer) -> Update:
         """Return the update in an answer, once everything about it is found to be right; for a thread."""
