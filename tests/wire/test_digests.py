@@ -93,6 +93,15 @@ def test_a_header_that_is_half_understood_agrees_with_nothing(header: str) -> No
     assert is_as_told(header, digest_of(b"body"), ()) is False
 
 
-@pytest.mark.parametrize("header", [None, "", "sha-256=:AAAA:"])
+@pytest.mark.parametrize("lengths", [(), (1, 3)])
+def test_a_digest_is_found_among_others(lengths: tuple[int, ...]) -> None:
+    known = content_digest(digest_of(b"body", lengths), lengths)
+    for header in (f"sha-256=:AAAA:, {known}", f"{known},md5=:AAAA:", f"md5=:AAAA: ,{known} , sha-512=:AA==:"):
+        assert lengths_in(header) == lengths
+        assert is_as_told(header, digest_of(b"body", lengths), lengths)
+        assert is_as_told(header, digest_of(b"other", lengths), lengths) is False
+
+
+@pytest.mark.parametrize("header", [None, "", "sha-256=:AAAA:", "md5=:AAAA:, sha-256=:blake3=:"])
 def test_a_header_of_another_digest_says_nothing(header: str | None) -> None:
     assert is_as_told(header, digest_of(b"body"), ()) is None

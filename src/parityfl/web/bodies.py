@@ -28,7 +28,7 @@ from parityfl.core.types import Vector
 from parityfl.web.limits import because, declared_length
 from parityfl.web.problems import TooLargeError
 from parityfl.wire.aside import SMALL_BYTES, aside
-from parityfl.wire.digests import CONTENT_DIGEST, Hashed, Hasher, Parts, hashed, is_as_told, lengths_in
+from parityfl.wire.digests import CONTENT_DIGEST, Hashed, Hasher, Parts, content_digest, hashed, is_as_told, lengths_in
 
 T = TypeVar("T")
 
@@ -50,13 +50,24 @@ class Body:
         content: its bytes; where they are a view, its memory is used again when no view is left.
         digest: its BLAKE3, in hexadecimal, by the parts that its header tells.
         parts: these, with their own digests.
-        intact: whether it is what its header says; None where that says nothing that is known here.
+        told: what its header says of its digest.
     """
 
     content: Content
     digest: str
     parts: Parts
-    intact: bool | None
+    told: str | None
+
+    @property
+    def intact(self) -> bool | None:
+        """Whether it is what its header says; None where that says nothing that is known here."""
+        return is_as_told(self.told, self.digest, lengths_in(self.told))
+
+    @property
+    def change(self) -> str:
+        """How it differs from what its header says."""
+        found = content_digest(self.digest, [length for length, _ in self.parts])
+        return f"its {CONTENT_DIGEST} is {self.told!s:.120}, but that of what came is {found}"
 
 
 def set_aside(content: Content | Vector) -> None:
@@ -118,7 +129,7 @@ class Bodies:
             found = await aside(len(content), hashed, content, lengths)
         else:
             content, found = await _into_file(stream, allowed, self._folder, Hasher(lengths))
-        return Body(content, *found, is_as_told(told, found.digest, lengths))
+        return Body(content, *found, told)
 
     def lay_aside(self, vector: Vector, content: Content) -> Vector:
         """Return a vector that was read from `content` and waits for its turn; for a thread.

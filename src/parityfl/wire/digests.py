@@ -135,9 +135,15 @@ def content_digest(hexadecimal: str, lengths: Sequence[int] = ()) -> str:
     return f'blake3-parts=:{encoded}:;lengths="{" ".join(map(str, lengths))}"'
 
 
+def _known_in(header: str | None) -> str:
+    """Return the first digest in a header, which may list several, that is one of those here; empty if none is."""
+    listed = () if header is None else map(str.strip, header.split(","))
+    return next((told for told in listed if told.startswith(("blake3=", "blake3-parts="))), "")
+
+
 def lengths_in(header: str | None) -> tuple[int, ...]:
     """Return the lengths of a body's parts that its header tells; none where it is hashed as a whole."""
-    found = _LENGTHS.fullmatch(header or "")
+    found = _LENGTHS.fullmatch(_known_in(header))
     return () if found is None else tuple(map(int, found[1].split()))
 
 
@@ -146,9 +152,8 @@ def is_as_told(header: str | None, hexadecimal: str, lengths: Sequence[int]) -> 
 
     None where that says nothing, or names digests only that are not known here.
     """
-    if header is None or not header.startswith(("blake3=", "blake3-parts=")):
-        return None
-    return header == content_digest(hexadecimal, lengths)
+    told = _known_in(header)
+    return told == content_digest(hexadecimal, lengths) if told else None
 
 
 async def is_intact(header: str | None, body: Piece) -> bool:

@@ -85,8 +85,13 @@ def split(data: Buffer) -> tuple[bytes, memoryview]:
     """Return the header of a document, without its length, and the tensors' bytes."""
     view = memoryview(data)
     length = int.from_bytes(view[:_LENGTH_BYTES], "little")
+    if not view:
+        raise PayloadError("this is no safetensors document: it is empty, and must hold the model's tensors")
     if len(view) < _LENGTH_BYTES or length > min(len(view) - _LENGTH_BYTES, MAX_HEADER_BYTES):
-        raise PayloadError("this is no safetensors document: its header is longer than it, or than any model needs")
+        raise PayloadError(
+            f"this is no safetensors document: it begins with {bytes(view[:_LENGTH_BYTES])!r}, which should be the "
+            f"length of a header that lies in its {len(view)} bytes and has at most {MAX_HEADER_BYTES}"
+        )
     return bytes(view[_LENGTH_BYTES : _LENGTH_BYTES + length]), view[_LENGTH_BYTES + length :]
 
 

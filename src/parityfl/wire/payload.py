@@ -35,6 +35,8 @@ ZSTD_LEVEL = 1
 """Higher levels take longer and find nothing more in a model's numbers."""
 
 _MESSAGE_BYTES = 2**16
+_SKIPPABLE = 0x184D2A5
+"""What zstd frames begin with that hold no data, without the last 4 bits."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -178,7 +180,7 @@ def unpack(
     limit = max_bytes(layout, len(required) + len(optional))
     data = _expanded(data, limit)
     if len(data) > limit:
-        raise PayloadError(f"the document has {len(data)} bytes, at most {limit} are taken for this model")
+        raise PayloadError(f"the document has more than the {limit} bytes that are taken for this model.name")
     header, body = split(data)
     text, places = locate(header, len(body), layout, required, optional)
     message = _message(text, schema)
@@ -217,9 +219,28 @@ def _expanded(data: Buffer, limit: int) -> Buffer:
         with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as frames:
             while len(expanded) <= limit and (piece := frames.read(min(CHUNK_BYTES, limit + 1 - len(expanded)))):
                 expanded += piece
+        if len(expanded) <= limit and not _ends_with_a_frame(memoryview(data)):
+            raise PayloadError(f"the document is compressed and breaks off after {len(data)} bytes: send all of it")
     except zstandard.ZstdError as error:
         raise PayloadError(f"the document is compressed and cannot be expanded: {str(error)[:100]}") from None
     return expanded
+
+
+def _ends_with_a_frame(data: memoryview) -> bool:
+    """Return whether zstd frames (RFC 8878, 3.1) end where the data do: their decoder takes any end for theirs."""
+    place, last = 0, True
+    while place < len(data):
+        if int.from_bytes(data[place : place + 4], "little") >> 4 == _SKIPPABLE:
+            place += 8 + int.from_bytes(data[place + 4 : place + 8], "little")
+            continue
+        frame, last = zstandard.get_frame_parameters(data[place:]), False
+        place += zstandard.frame_header_size(data[place:])
+        while place < len(data) and not last:
+            block = int.from_bytes(data[place : place + 3], "little")
+            last, repeats, size = bool(block & 1), block >> 1 & 3 == 1, block >> 3
+            place += 3 + (1 if repeats else size)
+        place += 4 * frame.has_checksum
+    return last and place == len(data)
 
 
 def _message(text: str, schema: type[M]) -> M:
