@@ -11,12 +11,24 @@ import httpx
 import numpy as np
 import pytest
 
-from network import LAYOUT, RUN, SAMPLES, WEIGHTS, NumpyWorkbench, run, served, small_config, train_document, until
+from network import (
+    LAYOUT,
+    RUN,
+    SAMPLES,
+    WEIGHTS,
+    NumpyWorkbench,
+    run,
+    served,
+    small_config,
+    train_document,
+    train_request,
+    until,
+)
 from parityfl.client.app import create_app
 from parityfl.client.service import DeviceHost
 from parityfl.config import Config
-from parityfl.wire.digests import CONTENT_DIGEST, content_digest, digest_of, is_intact, model_digest
-from parityfl.wire.payload import assemble, unpack
+from parityfl.wire.digests import CONTENT_DIGEST, content_digest, digest_of, is_intact, lengths_in, model_digest
+from parityfl.wire.payload import Form, assemble, pack, unpack
 from parityfl.wire.schemas import (
     SAFETENSORS,
     DeviceStatus,
@@ -344,12 +356,24 @@ def test_bodies_that_are_no_documents_are_problems() -> None:
     async def main() -> None:
         async with hosting("h0") as rig:
             for path in ("/train", "/evaluate"):
-                assert_problem(await rig.http.post(path, content=b"garbage"), 422, "no safetensors document")
+                assert_problem(await rig.http.post(path, content=b"garbage"), 422, "no safetensors document", "garbage")
+                assert_problem(await rig.http.post(path, content=b""), 422, "empty")
+                coded = await rig.http.post(path, content=b"garbage", headers={"Content-Encoding": "gzip"})
+                assert_problem(coded, 415, "Content-Encoding", "gzip", "zstd")
+                assert coded.headers["Accept-Encoding"] == "identity"
+                plain = await rig.http.post(path, content=b"garbage", headers={"Content-Encoding": "identity"})
+                assert_problem(plain, 422, "garbage")
                 assert_problem(await rig.http.post(path, content=bytes(10**6)), 413, "bytes", "model.name")
                 assert_problem(await rig.http.get(path), 405)
             assert_problem(await rig.http.get("/nothing"), 404, "/nothing")
 
     run(main())
+
+
+def digested(document: bytes, told: str) -> str:
+    """Return the digest of a document, by the parts that a header tells."""
+    lengths = lengths_in(told)
+    return content_digest(digest_of(document, lengths), () if not lengths else (lengths[0], len(document) - lengths[0]))
 
 
 def test_a_document_that_was_changed_on_the_way_is_not_trained_from() -> None:
@@ -360,12 +384,30 @@ def test_a_document_that_was_changed_on_the_way_is_not_trained_from() -> None:
             document, other = train_document(rig.config), digest_of(b"other")
             for wrong in (content_digest(other), content_digest(other, (8, 9)), "blake3-parts=:AAAA:", "blake3=:AAAA:"):
                 spoiled = await rig.http.post("/train", content=document, headers={CONTENT_DIGEST: wrong})
-                assert_problem(spoiled, 400, "changed on the way")
+                assert_problem(spoiled, 400, "changed on the way", wrong, digested(document, wrong), "send it again")
             response = await rig.http.post("/train", content=document, headers={CONTENT_DIGEST: "md5=:AAAA:"})
             opened(response)
             assert await is_intact(response.headers[CONTENT_DIGEST], response.content)
             assert not await is_intact(response.headers[CONTENT_DIGEST], response.content + b"?")
             assert rig.benches[0].trained == [(1, 0)]
+
+    run(main())
+
+
+@pytest.mark.parametrize("form", [Form(), Form("BF16"), Form("F32", "zstd")])
+@pytest.mark.parametrize("path", ["/train", "/evaluate"])
+def test_a_model_other_than_the_request_names_is_refused_although_the_document_is_whole(form: Form, path: str) -> None:
+    async def main() -> None:
+        async with hosting("h0") as rig:
+            for digest, status in (("0" * 64, 422), (model_digest(WEIGHTS), 200)):
+                asked = EvaluateRequest(run_id=RUN, round=1, model_digest=digest)
+                request = train_request(rig.config, model_digest=digest) if path == "/train" else asked
+                document = assemble(request, {"model": pack(WEIGHTS, form)}, LAYOUT)
+                for told in (document.content_digest, content_digest(digest_of(bytes(document))), "md5=:AAAA:"):
+                    response = await rig.http.post(path, content=bytes(document), headers={CONTENT_DIGEST: told})
+                    assert response.status_code == status
+                    if status == 422:
+                        assert_problem(response, 422, "model_digest", digest, model_digest(WEIGHTS))
 
     run(main())
 

@@ -175,6 +175,8 @@ def test_a_device_names_no_address_but_its_own(host: str) -> None:
         ({"device_id": "h0"}, "port"),
         ({"device_id": "h0", "port": 5000, "shard": 3}, "shard"),
         ({"device_id": "h0", "port": 5000, "num_samples": "7"}, "num_samples"),
+        ({"device_id": "h0", "port": 5000, "dtypes": ["BF16"]}, "dtypes"),
+        ({"device_id": "h0", "port": 5000, "dtypes": ["F32", "a name of no type"]}, "dtypes"),
     ],
 )
 def test_a_malformed_registration_is_a_problem_that_names_the_field(body: dict[str, Any], field: str) -> None:

@@ -34,6 +34,11 @@ def read(bodies: Bodies, data: bytes, declared: int | None = None, limit: int = 
     return asyncio.run(bodies.read(pieces(data), limit, headers, "model.name"))
 
 
+def shared_file(body: Body) -> object:
+    assert isinstance(body.content, memoryview)
+    return body.content.obj
+
+
 def lies_in_a_file(body: Body) -> bool:
     return isinstance(body.content, memoryview) and isinstance(body.content.obj, mmap.mmap)
 
@@ -103,6 +108,39 @@ def test_those_that_find_no_buffer_lie_in_files() -> None:
     assert [bytes(body.content) for body in kept] == [content(LARGE, seed) for seed in range(5)]
 
 
+def test_small_ones_lie_in_memory_as_long_as_there_is_room() -> None:
+    """Two of them, until nobody refers to one; those in files share one, which they leave like any other."""
+    bodies = Bodies(buffered=2 * SMALL_BYTES)
+    kept = [read(bodies, content(SMALL_BYTES - 1, seed)) for seed in range(4)]
+    assert [lies_in_a_file(body) for body in kept] == [False, False, True, True]
+    assert [bytes(body.content) for body in kept] == [content(SMALL_BYTES - 1, seed) for seed in range(4)]
+    assert [body.digest for body in kept] == [digest_of(content(SMALL_BYTES - 1, seed)) for seed in range(4)]
+    assert shared_file(kept[2]) is shared_file(kept[3])
+    held = np.frombuffer(kept[0].content, np.uint8)[10:20]
+    del kept[:1]
+    assert lies_in_a_file(read(bodies, content(10_000)))
+    del held
+    assert not lies_in_a_file(read(bodies, content(10_000)))
+
+
+def test_a_small_vector_waits_in_a_file_where_memory_is_taken() -> None:
+    bodies = Bodies(buffered=2**16)
+    vectors = [np.full(2**13, number, np.float32) for number in range(4)]
+    waiting = [bodies.lay_aside(vector, bytearray(8)) for vector in vectors]
+    assert [kept is vector for kept, vector in zip(waiting, vectors, strict=True)] == [True, True, False, False]
+    for kept, vector in zip(waiting, vectors, strict=True):
+        np.testing.assert_array_equal(kept, vector)
+
+
+def test_files_that_are_shared_follow_one_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("parityfl.web.bodies._SHARED_FILE_BYTES", 2 * SMALL_BYTES)
+    bodies, size = Bodies(tmp_path, buffered=0), SMALL_BYTES - 1
+    kept = [read(bodies, content(size, seed), size) for seed in range(5)]
+    assert [bytes(body.content) for body in kept] == [content(size, seed) for seed in range(5)]
+    assert len({id(shared_file(body)) for body in kept}) == 3
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_buffer_is_used_again_when_no_view_of_it_is_left() -> None:
     """An array that an aggregator still holds is never written over."""
     bodies = Bodies(buffered=LARGE)
@@ -127,13 +165,19 @@ def test_buffers_of_another_size_make_room() -> None:
 @pytest.mark.parametrize("size", [0, 10, SMALL_BYTES // 4 + 1])
 def test_a_vector_that_waits_lies_in_a_file_if_it_is_large(size: int, tmp_path: Path) -> None:
     vector = np.random.default_rng(0).standard_normal(size, dtype=np.float32)
-    waiting = Bodies(tmp_path).lay_aside(vector)
+    waiting = Bodies(tmp_path).lay_aside(vector, bytearray(8))
     np.testing.assert_array_equal(waiting, vector)
     assert np.shares_memory(waiting, vector) == (0 < vector.nbytes <= SMALL_BYTES)
     assert list(tmp_path.iterdir()) == []
     if vector.nbytes > SMALL_BYTES:
         with pytest.raises(UnfinishedError, match="gone cannot take a body"):
-            Bodies(tmp_path / "gone").lay_aside(vector)
+            Bodies(tmp_path / "gone").lay_aside(vector, bytearray(8))
+
+
+def test_a_vector_that_is_a_view_waits_where_its_body_is(tmp_path: Path) -> None:
+    body = read(Bodies(), content(LARGE), LARGE)
+    vector = np.frombuffer(body.content, np.float32)[2:]
+    assert Bodies(tmp_path / "gone").lay_aside(vector, body.content) is vector
 
 
 def test_a_folder_that_takes_nothing_is_named(tmp_path: Path) -> None:

@@ -8,27 +8,30 @@ from hypothesis import strategies as st
 
 from parityfl.wire.digests import (
     SHARED_BYTES,
+    Hashed,
     Hasher,
     content_digest,
     digest_of,
     digest_of_parts,
+    hashed,
     is_as_told,
+    known_digest,
     lengths_in,
     model_digest,
 )
 
 
-def hashed(pieces: list[bytes], lengths: list[int] | None = None) -> str:
+def as_it_comes(pieces: list[bytes], lengths: list[int] | None = None) -> Hashed:
     hasher = Hasher(lengths or ())
     for piece in pieces:
         hasher.update(piece)
-    return hasher.hexdigest()
+    return hasher.hashed()
 
 
 @pytest.mark.parametrize("size", [0, 1, SHARED_BYTES - 1, SHARED_BYTES, SHARED_BYTES + 1025])
 def test_a_body_has_the_same_digest_on_one_core_and_on_all(size: int) -> None:
     body = np.random.default_rng(0).bytes(size)
-    assert digest_of(body) == hashed([body]) == blake3(body).hexdigest()
+    assert digest_of(body) == as_it_comes([body]).digest == blake3(body).hexdigest()
 
 
 def test_a_models_digest_is_of_the_little_endian_bytes() -> None:
@@ -45,9 +48,21 @@ def test_a_body_in_parts_has_the_digest_of_their_digests(parts: list[bytes], ste
     body, lengths = b"".join(parts), [len(part) for part in parts]
     pieces = [body[start : start + step] for start in range(0, len(body), step)]
     known = digest_of_parts([(len(part), digest_of(part)) for part in parts])
-    assert hashed(pieces, lengths) == digest_of(body, lengths) == known
+    assert as_it_comes(pieces, lengths) == hashed(body, lengths)
+    assert digest_of(body, lengths) == known
     assert is_as_told(content_digest(known, lengths), known, lengths)
     assert lengths_in(content_digest(known, lengths)) == tuple(lengths)
+
+
+def test_a_model_that_is_a_part_of_a_body_is_not_hashed_again() -> None:
+    """One that lies elsewhere, or was hashed together with something else, is none."""
+    body = bytearray(range(32))
+    vector = np.frombuffer(body, np.float32)[2:6]
+    parts = hashed(body, (8, 16, 8)).parts
+    assert known_digest(vector, body, parts) == model_digest(vector)
+    assert known_digest(vector.copy(), body, parts) is None
+    for lengths in [(), (32,), (8, 24), (4, 16, 12), (8, 15, 9)]:
+        assert known_digest(vector, body, hashed(body, lengths).parts) is None
 
 
 @given(st.binary(max_size=40), st.binary(max_size=40), st.lists(st.integers(0, 90), min_size=1, max_size=4))
@@ -78,6 +93,15 @@ def test_a_header_that_is_half_understood_agrees_with_nothing(header: str) -> No
     assert is_as_told(header, digest_of(b"body"), ()) is False
 
 
-@pytest.mark.parametrize("header", [None, "", "sha-256=:AAAA:"])
+@pytest.mark.parametrize("lengths", [(), (1, 3)])
+def test_a_digest_is_found_among_others(lengths: tuple[int, ...]) -> None:
+    known = content_digest(digest_of(b"body", lengths), lengths)
+    for header in (f"sha-256=:AAAA:, {known}", f"{known},md5=:AAAA:", f"md5=:AAAA: ,{known} , sha-512=:AA==:"):
+        assert lengths_in(header) == lengths
+        assert is_as_told(header, digest_of(b"body", lengths), lengths)
+        assert is_as_told(header, digest_of(b"other", lengths), lengths) is False
+
+
+@pytest.mark.parametrize("header", [None, "", "sha-256=:AAAA:", "md5=:AAAA:, sha-256=:blake3=:"])
 def test_a_header_of_another_digest_says_nothing(header: str | None) -> None:
     assert is_as_told(header, digest_of(b"body"), ()) is None

@@ -16,7 +16,7 @@ from parityfl.client.service import AskerGone, DeviceHost
 from parityfl.web import problems
 from parityfl.web.access import Access, Guarded
 from parityfl.web.bodies import Bodies, Body
-from parityfl.web.documents import DocumentResponse
+from parityfl.web.documents import DocumentResponse, read_document
 from parityfl.web.limits import Paced
 from parityfl.web.problems import ProblemError
 from parityfl.web.version import VERSION
@@ -58,7 +58,7 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         response_class=Response,
         responses={
             200: {"content": _BINARY},
-            **problems.responses(400, 401, 404, 408, 409, 410, 413, 422, 500, 503, 507),
+            **problems.responses(400, 401, 404, 408, 409, 410, 413, 415, 422, 500, 503, 507),
         },
         openapi_extra=_body(TrainRequest),
     )
@@ -69,20 +69,20 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         """
         proof = known.identify(request)
         body = await _read(request, proof)
-        learned = await _while_asked(request, lambda gone: host.train(body.content, gone, intact=bool(body.intact)))
+        learned = await _while_asked(request, lambda gone: host.train(body.content, gone, parts=body.parts))
         return _document(proof, learned)
 
     @documents.post(
         "/evaluate",
         response_model=EvaluateReply,
-        responses=problems.responses(400, 401, 404, 408, 409, 413, 422),
+        responses=problems.responses(400, 401, 404, 408, 409, 413, 415, 422),
         openapi_extra=_body(EvaluateRequest),
     )
     async def evaluate(request: Request) -> Response:
         """Evaluate the model in a safetensors document on a device's held-out data."""
         proof = known.identify(request)
         body = await _read(request, proof)
-        evaluation = await _while_asked(request, lambda _: host.evaluate(body.content, intact=bool(body.intact)))
+        evaluation = await _while_asked(request, lambda _: host.evaluate(body.content, parts=body.parts))
         measured = evaluation.model_dump_json().encode()
         hashed = digest_of(measured)
         headers = {CONTENT_DIGEST: content_digest(hashed), **known.prove(proof, hashed)}
@@ -117,10 +117,7 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         return host.statuses()
 
     async def _read(request: Request, proof: Proof | None) -> Body:
-        limit = await host.max_bytes()
-        body = await bodies.read(request.stream(), limit, request.headers, "what this model needs: model.name")
-        if body.intact is False:
-            raise ProblemError(400, f"the document was changed on the way: it does not match its {CONTENT_DIGEST}")
+        body = await read_document(request, bodies, await host.max_bytes())
         known.check_body(proof, body.digest)
         return body
 

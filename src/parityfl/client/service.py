@@ -20,7 +20,7 @@ from parityfl.core.types import AvailabilityProcess, IntArray, Update, Vector, W
 from parityfl.training.memory import ClientMemory, LostMemoryError
 from parityfl.web.problems import ProblemError
 from parityfl.wire.aside import aside
-from parityfl.wire.digests import model_digest
+from parityfl.wire.digests import Parts, known_digest, model_digest
 from parityfl.wire.header import Buffer
 from parityfl.wire.payload import Form, Payload, assemble, max_bytes, pack, unpack
 from parityfl.wire.schemas import (
@@ -212,20 +212,20 @@ class DeviceHost:
         """Return how large a document may be, once the model is known."""
         return max_bytes((await self._when_loaded()).workbench.layout, 2)
 
-    async def train(self, body: Buffer, asker_gone: AskerGone, *, intact: bool = False) -> Payload:
+    async def train(self, body: Buffer, asker_gone: AskerGone, *, parts: Parts = ()) -> Payload:
         """Train as a document asks and return the reply's document; stop where this is cancelled.
 
         Args:
             body: the document.
             asker_gone: whether whoever asked has hung up.
-            intact: whether the document is known to be as it was sent: then its model needs no hashing once more.
+            parts: those of the document that are hashed: a model that is one of them needs no hashing once more.
 
         Raises:
             PayloadError: the document is not what it should be.
             ProblemError: the device is away, busy, unknown, or of another run.
         """
         received, run = self._clock(), await self._when_loaded()
-        request, vectors = await aside(len(body), _open_train_request, body, run.workbench.layout, intact)
+        request, vectors = await aside(len(body), _open_train_request, body, run.workbench.layout, parts)
         device = self._device(request.device_id)
         order = _Order(run, device, self._check_run(device, request.run_id), request, vectors, received)
         _check_settings(request, run.config)
@@ -240,7 +240,7 @@ class DeviceHost:
             device.forget(key)
         return reply
 
-    async def evaluate(self, body: Buffer, *, intact: bool = False) -> EvaluateReply:
+    async def evaluate(self, body: Buffer, *, parts: Parts = ()) -> EvaluateReply:
         """Evaluate as a document asks; see `train`.
 
         Raises:
@@ -248,7 +248,7 @@ class DeviceHost:
             ProblemError: the device is unknown, or of another run.
         """
         run = await self._when_loaded()
-        request, weights = await aside(len(body), _open_evaluate_request, body, run.workbench.layout, intact)
+        request, weights = await aside(len(body), _open_evaluate_request, body, run.workbench.layout, parts)
         device = self._device(request.device_id)
         index = self._check_run(device, request.run_id)
         bench = run.workbench
@@ -391,22 +391,20 @@ class DeviceHost:
         )
 
 
-def _open_train_request(body: Buffer, layout: Layout, intact: bool) -> tuple[TrainRequest, dict[str, Vector]]:
+def _open_train_request(body: Buffer, layout: Layout, parts: Parts) -> tuple[TrainRequest, dict[str, Vector]]:
     request, vectors = unpack(body, TrainRequest, layout, ("model",), ("control",))
-    if not intact:
-        _check_digest(request.model_digest, vectors["model"])
+    _check_digest(request.model_digest, vectors["model"], body, parts)
     return request, vectors
 
 
-def _open_evaluate_request(body: Buffer, layout: Layout, intact: bool) -> tuple[EvaluateRequest, Vector]:
+def _open_evaluate_request(body: Buffer, layout: Layout, parts: Parts) -> tuple[EvaluateRequest, Vector]:
     request, vectors = unpack(body, EvaluateRequest, layout)
-    if not intact:
-        _check_digest(request.model_digest, vectors["model"])
+    _check_digest(request.model_digest, vectors["model"], body, parts)
     return request, vectors["model"]
 
 
-def _check_digest(expected: str, weights: Vector) -> None:
-    found = model_digest(weights)
+def _check_digest(expected: str, weights: Vector, body: Buffer, parts: Parts) -> None:
+    found = known_digest(weights, body, parts) or model_digest(weights)
     if found != expected:
         raise PayloadError(f"model_digest is {expected}, but the parameters that came have {found}")
 

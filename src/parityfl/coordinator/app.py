@@ -19,7 +19,7 @@ from parityfl.coordinator.metrics import exposition
 from parityfl.coordinator.service import Coordinator
 from parityfl.web import problems
 from parityfl.web.access import Access, Guarded, target_of
-from parityfl.web.documents import DocumentResponse
+from parityfl.web.documents import DocumentResponse, read_document
 from parityfl.web.limits import BodyLimit, Paced
 from parityfl.web.problems import ProblemError, TooLargeError
 from parityfl.web.version import VERSION
@@ -147,7 +147,9 @@ def _add_devices(app: FastAPI, coordinator: Coordinator) -> None:
         about = {WORK_ID: found.work_id, WORK_PATH: found.path, CONTENT_DIGEST: payload.content_digest}
         return DocumentResponse(payload, {**about, **gate.sign_answer(proof, 200, payload.digest, about)})
 
-    @app.post("/work/{work_id}/result", status_code=204, responses=problems.responses(400, 401, 404, 408, 413, 422))
+    @app.post(
+        "/work/{work_id}/result", status_code=204, responses=problems.responses(400, 401, 404, 408, 413, 415, 422)
+    )
     async def result(
         work_id: str, status: Annotated[int, _STATUS], request: Request, proof: _ProofHeader = None
     ) -> Response:
@@ -155,14 +157,11 @@ def _add_devices(app: FastAPI, coordinator: Coordinator) -> None:
         signed = _identify(request, proof)
         found = coordinator.unanswered(work_id, signed)
         try:
-            limited_by = "what this model needs: model.name"
-            body = await bodies.read(request.stream(), found.limit, request.headers, limited_by)
+            body = await read_document(request, bodies, found.limit)
         except TooLargeError as error:
             found.fail(error)
             raise
         gate.check_body(signed, body.digest)
-        if body.intact is False:
-            raise ProblemError(400, f"the result was changed on the way: it does not match its {CONTENT_DIGEST}")
         coordinator.unanswered(work_id, signed)  # once more: it may have been revoked while it sent this
         found.settle(Answer(status, body.content))
         return Response(status_code=204, headers=gate.sign_answer(signed, 204, EMPTY))

@@ -99,9 +99,7 @@ class Devices:
             read = await self.bodies.read(pieces, limit, response.headers)
         answer, found = Answer(response.status_code, read.content), read.digest
         if read.intact is False:
-            raise httpx.RemoteProtocolError(
-                f"the answer was changed on the way: it does not match its {CONTENT_DIGEST}"
-            )
+            raise httpx.RemoteProtocolError(f"the answer was changed on the way: {read.change}")
         if asked is not None:
             self._check(asked, response.headers.get(HEADER), answer.status, found)
         return answer

@@ -11,11 +11,13 @@ import httpx
 import numpy as np
 
 from parityfl.coordinator.fleet import HttpFleet
-from parityfl.coordinator.packing import PackedModel
+from parityfl.coordinator.packing import Forms
+from parityfl.coordinator.registry import Member
 from parityfl.core.errors import PayloadError
 from parityfl.core.types import Vector
 from parityfl.engine.fleet import ClientEvaluation, Evaluation
-from parityfl.wire.payload import assemble
+from parityfl.wire.aside import aside
+from parityfl.wire.payload import Payload, assemble
 from parityfl.wire.schemas import EvaluateReply, EvaluateRequest
 
 TestSet = Callable[[Vector], tuple[float, float]]
@@ -59,17 +61,20 @@ class HttpEvaluator:
                 loss[client], accuracy[client] = reply.loss, reply.accuracy
         return ClientEvaluation(loss, accuracy)
 
-    async def _ask(self, client: int, round: int, model: PackedModel) -> EvaluateReply | None:
+    async def _ask(self, client: int, round: int, model: Forms) -> EvaluateReply | None:
         """Return what a device measured, or None where it did not answer in time or answered something else."""
         fleet = self._fleet
         member = fleet.registry.at(client)
-        device_id = member.device_id
-        request = EvaluateRequest(run_id=fleet.run_id, round=round, device_id=device_id, model_digest=model.digest)
-        payload = assemble(request, {"model": model.forms[fleet.form_of(member)]}, fleet.layout)
+        payload = await aside(model.nbytes, self._payload, member, round, model)
         try:
             async with asyncio.timeout(fleet.remaining_s), fleet.devices.slot(member):
                 answer = await fleet.devices.ask(member, "/evaluate", payload, _REPLY_LIMIT)
             reply = EvaluateReply.model_validate_json(bytes(answer.body))
         except (TimeoutError, httpx.TransportError, PayloadError, ValueError):
             return None
-        return reply if (reply.device_id, reply.round) == (device_id, round) else None
+        return reply if (reply.device_id, reply.round) == (member.device_id, round) else None
+
+    def _payload(self, member: Member, round: int, model: Forms) -> Payload:
+        fleet, name = self._fleet, member.device_id
+        request = EvaluateRequest(run_id=fleet.run_id, round=round, device_id=name, model_digest=model.digest)
+        return assemble(request, {"model": model[fleet.form_of(member)]}, fleet.layout)

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from math import inf, isnan, nan
 from typing import Any
 
@@ -19,7 +20,7 @@ from parityfl.coordinator.answer import Answer
 from parityfl.coordinator.closing import Closing
 from parityfl.coordinator.devices import MAX_CONNECTIONS, Devices
 from parityfl.coordinator.exchange import Exchange, told
-from parityfl.coordinator.packing import PackedModel, PackedTask, pack_both
+from parityfl.coordinator.packing import Forms, PackedTask
 from parityfl.coordinator.registry import LOOKS, Member, Registry
 from parityfl.core.arrays import Layout
 from parityfl.core.errors import FolderError, ParityflError, PayloadError, UnfinishedError, UnusableError
@@ -29,7 +30,7 @@ from parityfl.engine.fleet import Facts, Presence, Reply, TrainTask
 from parityfl.web.bodies import set_aside
 from parityfl.web.problems import detail_of
 from parityfl.wire.aside import SMALL_BYTES, aside
-from parityfl.wire.payload import PLAIN, Form, Payload, assemble, max_bytes, unpack
+from parityfl.wire.payload import Form, Payload, assemble, max_bytes, unpack
 from parityfl.wire.schemas import State, TrainReply, TrainRequest
 
 log = logging.getLogger(__name__)
@@ -251,13 +252,13 @@ class HttpFleet:
                 if member.state == "lost":
                     exchange.give_up(f"lost while it was asked: silent for {self.registry.silence_s(member):.2f} s")
 
-    def packed(self, weights: Vector) -> PackedModel:
-        """Return a model as it arrives at the devices."""
-        return PackedModel.of(self._carry(weights), self._form)
+    def packed(self, weights: Vector) -> Forms:
+        """Return a model as it arrives at the devices; for a thread, where it is large."""
+        return Forms(self._carry(weights))
 
     def form_of(self, member: Member) -> Form:
-        """Return how vectors travel to a device: as configured where it can read that."""
-        return self._form if member.takes(self._form) else PLAIN
+        """Return how vectors travel to a device."""
+        return member.form(self._form)
 
     async def _call(self, task: TrainTask, client: int, shared: PackedTask) -> Reply:
         """Ask one device and return its outcome; raises only what ends an experiment."""
@@ -290,7 +291,7 @@ class HttpFleet:
         if answer.status != 200:
             return exchange.refused(answer)
         async with self._reading(len(answer.body)):
-            update = await aside(len(answer.body), self._read, task, client, digest, answer, form)
+            update = await aside(len(answer.body), self._read, task, client, digest, answer)
         return exchange.reply(Outcome.COMPLETED, update=update)
 
     def _reading(self, size: int) -> AbstractAsyncContextManager[None]:
@@ -318,15 +319,15 @@ class HttpFleet:
 
     def _packed_task(self, task: TrainTask) -> PackedTask:
         """Return what all documents of a round share; for a thread."""
-        model = PackedModel.of(task.weights, self._form)
-        control = None if task.control is None else pack_both(task.control, self._form)
+        model = Forms(task.weights)
+        control = None if task.control is None else Forms(task.control)
         request = self.request(task.round, task.time_s, model.digest, task.deadline_s)
         return PackedTask(request, model, control)
 
     def _payload(self, task: TrainTask, client: int, shared: PackedTask, form: Form) -> tuple[Payload, str]:
         """Return the document for one device and the hash of the model in it; for a thread."""
         start = task.start(client)
-        model = shared.model if start is task.weights else PackedModel.of(start, form)
+        model = shared.model if start is task.weights else Forms(start)
         request = shared.request.model_copy(
             update={
                 "device_id": self.registry.device_ids[client],
@@ -337,18 +338,18 @@ class HttpFleet:
             }
         )
         control = {} if shared.control is None else {"control": shared.control[form]}
-        return assemble(request, {"model": model.forms[form], **control}, self.layout), model.digest
+        return assemble(request, {"model": model[form], **control}, self.layout), model.digest
 
-    def _read(self, task: TrainTask, client: int, digest: str, answer: Answer, form: Form) -> Update:
+    def _read(self, task: TrainTask, client: int, digest: str, answer: Answer) -> Update:
         """Return the update in an answer, once everything about it is found to be right; for a thread."""
         required = ("model",) if task.control is None else ("model", "control")
-        reply, vectors = unpack(answer.body, TrainReply, self.layout, required, finite=False)  # see `fault_of`
+        reply, vectors = unpack(
+            answer.body, TrainReply, self.layout, required, finite=False, carry=self._arrived
+        )  # finite or not: see `fault_of`
         asked = {"device_id": self.registry.device_ids[client], "round": task.round, "model_digest": digest}
         for name, value in asked.items():
             if getattr(reply, name) != value:
                 raise PayloadError(f"the reply has {name} {getattr(reply, name)!r}, asked was {value!r}")
-        if form == PLAIN:
-            vectors = {prefix: self._carry(vector) for prefix, vector in vectors.items()}
         update = Update(
             client=client,
             delta=vectors["model"],
@@ -362,12 +363,15 @@ class HttpFleet:
         fault = fault_of(update, self.config.security.max_update_norm)
         if fault:
             raise UnusableError(fault)
-        if form == PLAIN:
-            set_aside(answer.body)
-            return update
-        lay_aside = self.devices.bodies.lay_aside  # what was expanded is no view of the body
+        lay_aside = partial(self.devices.bodies.lay_aside, content=answer.body)
         control = None if update.control is None else lay_aside(update.control)
         return replace(update, delta=lay_aside(update.delta), control=control)
+
+    def _arrived(self, numbers: Vector) -> Vector:
+        """Return numbers of an answer as this run has them; refuse those that were rounded where it rounds none."""
+        if self._form.dtype == "F32" and numbers.dtype != np.float32:
+            raise PayloadError('the reply holds BF16, but transport.dtype is "float32": asked was F32')
+        return self._carry(numbers)
 
     def _outcome(self, round: int, client: int, call: asyncio.Task[Reply], closing: Closing) -> Reply:
         """Return what became of a device: its reply, or that it was late; keep a late update if wanted."""

@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from threading import Lock
 
 from parityfl.core.types import Vector
 from parityfl.wire.payload import PLAIN, Form, Packed, pack
 from parityfl.wire.schemas import TrainRequest
 
-Forms = Mapping[Form, Packed]
-"""A vector in the form that is wanted, and plainly for who cannot read that."""
 
+class Forms:
+    """A vector in the forms that devices take, each written when the first of them is sent it.
 
-def pack_both(vector: Vector, form: Form) -> Forms:
-    """Return a vector, as it is to arrive, in `form` and plainly."""
-    return {each: pack(vector, each) for each in {PLAIN, form}}
-
-
-@dataclass(frozen=True)
-class PackedModel:
-    """A model as it is written.
-
-    Attributes:
-        forms: its parameters.
+    Args:
+        vector: as it is to arrive; it must not change until it is sent.
     """
 
-    forms: Forms
+    def __init__(self, vector: Vector) -> None:
+        self.nbytes = vector.nbytes
+        self._vector = vector
+        self._packed: dict[Form, Packed] = {}
+        self._lock = Lock()
+
+    def __getitem__(self, form: Form) -> Packed:
+        """Return the vector in a form; for a thread, where it is large."""
+        with self._lock:
+            if form not in self._packed:
+                self._packed[form] = pack(self._vector, form)
+            return self._packed[form]
 
     @property
     def digest(self) -> str:
         """Its `parityfl.wire.digests.model_digest`."""
-        return self.forms[PLAIN].digest
-
-    @staticmethod
-    def of(vector: Vector, form: Form) -> PackedModel:
-        """Pack a model, as it is to arrive."""
-        return PackedModel(pack_both(vector, form))
+        return self[PLAIN].digest
 
 
 @dataclass(frozen=True)
@@ -50,5 +47,5 @@ class PackedTask:
     """
 
     request: TrainRequest
-    model: PackedModel
+    model: Forms
     control: Forms | None

@@ -55,7 +55,8 @@ class Member:
         num_samples: training examples, None until it has loaded its data.
         label_counts: training examples per label, empty where unknown.
         version: its version of parityfl.
-        reads: the tensors and the compressions that it takes, and can answer with.
+        dtypes: the tensors that it takes, and can answer with.
+        compressions: the compressions that it takes, and can answer with.
         transitions: its latest changes of state.
     """
 
@@ -72,7 +73,8 @@ class Member:
     num_samples: int | None = None
     label_counts: list[int] = field(default_factory=list)
     version: str = ""
-    reads: frozenset[str] = frozenset({PLAIN.dtype})
+    dtypes: frozenset[str] = frozenset({PLAIN.dtype})
+    compressions: frozenset[str] = frozenset()
     transitions: deque[Transition] = field(default_factory=lambda: deque(maxlen=50))
 
     @property
@@ -80,9 +82,12 @@ class Member:
         """Whether the device asks for its requests instead of being called."""
         return self.port is None
 
-    def takes(self, form: Form) -> bool:
-        """Return whether the device can read vectors that are written so."""
-        return form.dtype in self.reads and (form.compression is None or form.compression in self.reads)
+    def form(self, wanted: Form) -> Form:
+        """Return how vectors travel to it: of what is wanted all that it takes."""
+        return Form(
+            wanted.dtype if wanted.dtype in self.dtypes else PLAIN.dtype,
+            wanted.compression if wanted.compression in self.compressions else None,
+        )
 
     @property
     def url(self) -> str:
@@ -216,7 +221,7 @@ class Registry:
             member.num_samples = registration.num_samples
             member.label_counts = registration.label_counts
         member.version = registration.version
-        member.reads = frozenset((*registration.dtypes, *registration.compressions))
+        member.dtypes, member.compressions = frozenset(registration.dtypes), frozenset(registration.compressions)
         self.agreement = agreed
         return member
 

@@ -8,12 +8,12 @@ from ml_dtypes import bfloat16
 from parityfl.core.types import Vector
 
 Carry = Callable[[Vector], Vector]
-"""Returns a vector as it arrives."""
+"""Returns a vector as it arrives, also where its numbers came as bfloat16."""
 
 
 def as_it_is(vector: Vector) -> Vector:
     """Return the vector: float32 arrives as it was sent."""
-    return vector
+    return vector.astype(np.float32, copy=False)
 
 
 def to_bfloat16(vector: Vector) -> Vector:
@@ -21,4 +21,4 @@ def to_bfloat16(vector: Vector) -> Vector:
 
     The relative error of a normal number is at most 2^-8; a finite number above 3.39e38 becomes infinite.
     """
-    return vector.astype(bfloat16).astype(np.float32)
+    return vector.astype(bfloat16, copy=False).astype(np.float32)

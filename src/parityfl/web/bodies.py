@@ -2,8 +2,8 @@
 
 Small ones, and those that do not tell their size, lie in memory of their own. Large ones lie in buffers that are used
 again once nobody refers to what lies in them: memory that the system has to hand out anew costs more than reading into
-it. Where all buffers are taken, a body goes into a file without a name, and the system keeps of it in memory what it
-likes.
+it. Where there is no more room for either, a body goes into a file without a name, and the system keeps of it in memory
+what it likes. Small ones share files: each file that is in use takes a descriptor.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
+from threading import Lock
 from typing import IO, TypeVar
 
 import numpy as np
@@ -27,16 +28,18 @@ from parityfl.core.types import Vector
 from parityfl.web.limits import because, declared_length
 from parityfl.web.problems import TooLargeError
 from parityfl.wire.aside import SMALL_BYTES, aside
-from parityfl.wire.digests import CONTENT_DIGEST, Hasher, digest_of, is_as_told, lengths_in
+from parityfl.wire.digests import CONTENT_DIGEST, Hashed, Hasher, Parts, content_digest, hashed, is_as_told, lengths_in
 
 T = TypeVar("T")
 
 Content = bytearray | memoryview
 
 BUFFERED_BYTES = 2**26
-"""For how many bytes there are buffers, though always for one body."""
+"""For how many bytes there are buffers, though always for one body, and for how many small bodies lie in memory."""
 
 _STEP = 2**16
+_SHARED_FILE_BYTES = 2**26
+_PAGE = mmap.PAGESIZE
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,25 @@ class Body:
     Attributes:
         content: its bytes; where they are a view, its memory is used again when no view is left.
         digest: its BLAKE3, in hexadecimal, by the parts that its header tells.
-        intact: whether it is what its header says; None where that says nothing that is known here.
+        parts: these, with their own digests.
+        told: what its header says of its digest.
     """
 
     content: Content
     digest: str
-    intact: bool | None
+    parts: Parts
+    told: str | None
+
+    @property
+    def intact(self) -> bool | None:
+        """Whether it is what its header says; None where that says nothing that is known here."""
+        return is_as_told(self.told, self.digest, lengths_in(self.told))
+
+    @property
+    def change(self) -> str:
+        """How it differs from what its header says."""
+        found = content_digest(self.digest, [length for length, _ in self.parts])
+        return f"its {CONTENT_DIGEST} is {self.told!s:.120}, but that of what came is {found}"
 
 
 def set_aside(content: Content | Vector) -> None:
@@ -74,12 +90,14 @@ class Bodies:
 
     Args:
         folder: where the files are; None: where the system has its temporary ones.
-        buffered: for how many bytes there are buffers.
+        buffered: for how many bytes there are buffers, and for how many small bodies lie in memory.
     """
 
     def __init__(self, folder: Path | None = None, buffered: int = BUFFERED_BYTES) -> None:
         self._folder = folder
         self._buffers = _Buffers(buffered)
+        self._room = _Room(buffered)
+        self._shared = _SharedFiles(folder)
 
     async def read(
         self, stream: AsyncIterable[bytes], limit: int, headers: Mapping[str, str], setting: str = ""
@@ -102,26 +120,33 @@ class Bodies:
         allowed = _Allowance(limit if size <= SMALL_BYTES else size, setting)
         if size <= SMALL_BYTES:
             content = await _into_memory(stream, allowed)
+            found = await aside(len(content), hashed, content, lengths)
+            if not self._room.take(len(content), content):
+                content = await asyncio.to_thread(self._shared.lay, content)
         elif (buffer := self._buffers.lend(size)) is not None:
             content = await _into_buffer(stream, allowed, buffer)
+            # only now: the thread that reads has enough to do, and the core of who sends is free by now
+            found = await aside(len(content), hashed, content, lengths)
         else:
             content, found = await _into_file(stream, allowed, self._folder, Hasher(lengths))
-            return Body(content, found, is_as_told(told, found, lengths))
-        # only now: the thread that reads has enough to do, and the core of who sends is free by now
-        found = await aside(len(content), digest_of, content, lengths)
-        return Body(content, found, is_as_told(told, found, lengths))
+        return Body(content, *found, told)
 
-    def lay_aside(self, vector: Vector) -> Vector:
-        """Return a vector, one that is large as a copy in a file that waits there for its turn; for a thread.
+    def lay_aside(self, vector: Vector, content: Content) -> Vector:
+        """Return a vector that was read from `content` and waits for its turn; for a thread.
+
+        One that is a view waits where the body is. One that is not waits in a file if it is large, or memory is taken.
 
         Raises:
             UnfinishedError: the disk is full.
         """
-        if vector.nbytes <= SMALL_BYTES:
+        if np.may_share_memory(vector, np.frombuffer(content, dtype=np.uint8)):
+            set_aside(content)
             return vector
-        content = _on_disk(self._folder, partial(_written, vector, self._folder))
-        set_aside(content)
-        return np.frombuffer(content, dtype=vector.dtype)
+        if vector.nbytes <= SMALL_BYTES and self._room.take(vector.nbytes, vector):
+            return vector
+        laid = self._shared.lay(vector.data)
+        set_aside(laid)
+        return np.frombuffer(laid, dtype=vector.dtype)
 
 
 class _Allowance:
@@ -139,8 +164,12 @@ class _Allowance:
             raise TooLargeError(f"the body has more than the {self._limit} bytes that are taken here{reason}")
 
 
+class _Bytes(bytearray):
+    """Bytes that tell when nobody refers to them any more."""
+
+
 async def _into_memory(stream: AsyncIterable[bytes], allowed: _Allowance) -> Content:
-    content = bytearray()
+    content = _Bytes()
     async for piece in stream:
         allowed.use(piece)
         content += piece
@@ -158,7 +187,7 @@ async def _into_buffer(stream: AsyncIterable[bytes], allowed: _Allowance, buffer
 
 async def _into_file(
     stream: AsyncIterable[bytes], allowed: _Allowance, folder: Path | None, hasher: Hasher
-) -> tuple[Content, str]:
+) -> tuple[Content, Hashed]:
     """Hash what comes before it goes: to hash it later would bring all of it back into memory."""
     with await asyncio.to_thread(_on_disk, folder, lambda: TemporaryFile(dir=folder)) as file:
 
@@ -169,13 +198,7 @@ async def _into_file(
         async for piece in stream:
             allowed.use(piece)
             await asyncio.to_thread(_on_disk, folder, partial(take, piece))
-        return await asyncio.to_thread(_on_disk, folder, partial(_mapped, file)), hasher.hexdigest()
-
-
-def _written(vector: Vector, folder: Path | None) -> Content:
-    with TemporaryFile(dir=folder) as file:
-        file.write(vector.data)
-        return _mapped(file)
+        return await asyncio.to_thread(_on_disk, folder, partial(_mapped, file)), hasher.hashed()
 
 
 def _mapped(file: IO[bytes]) -> Content:
@@ -190,6 +213,62 @@ def _on_disk(folder: Path | None, work: Callable[[], T]) -> T:
     except OSError as error:
         where = folder or "the folder for temporary files (TMPDIR)"
         raise UnfinishedError(f"{where} cannot take a body that waits for its turn: {error.strerror}") from None
+
+
+class _Room:
+    """Room in memory, which comes back by itself, from whichever thread, when nobody refers to what took it."""
+
+    def __init__(self, budget: int) -> None:
+        self._left = budget
+        self._returned: deque[int] = deque()
+        self._lock = Lock()
+
+    def take(self, size: int, owner: object) -> bool:
+        """Return whether there is room for the bytes that somebody has in memory already, and count them if so."""
+        with self._lock:
+            while self._returned:
+                self._left += self._returned.popleft()
+            if size > self._left:
+                return False
+            self._left -= size
+        weakref.finalize(owner, self._returned.append, size)
+        return True
+
+
+class _SharedFiles:
+    """Files without names, one after the other, each for as many bodies as it has room for; gone when they are."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._lock = Lock()
+        self._content = memoryview(b"")
+        self._used = 0
+
+    def lay(self, content: Content) -> Content:
+        """Return a copy that lies in a file; for a thread.
+
+        Raises:
+            UnfinishedError: the disk is full.
+        """
+        data = memoryview(content).cast("B")
+        with self._lock:
+            return _on_disk(self._folder, partial(self._written, data))
+
+    def _written(self, data: memoryview) -> Content:
+        begins = -(-self._used // _PAGE) * _PAGE
+        if begins + len(data) > len(self._content):
+            begins = 0
+            self._begin(max(_SHARED_FILE_BYTES, len(data)))
+        self._file.seek(begins)
+        self._file.write(data)
+        self._file.flush()
+        self._used = begins + len(data)
+        return self._content[begins : self._used]
+
+    def _begin(self, size: int) -> None:
+        self._file = TemporaryFile(dir=self._folder)  # noqa: SIM115 - the next one takes its place
+        self._file.truncate(size)
+        self._content = memoryview(mmap.mmap(self._file.fileno(), size, access=mmap.ACCESS_READ))
 
 
 class _Buffers:

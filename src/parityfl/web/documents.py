@@ -1,13 +1,36 @@
-"""Answers that carry a document: a large one sent in pieces from where they lie, so that no copy of a model is made."""
+"""Requests and answers that carry a document: a large one lies where it was read to, and is sent from where it lies."""
 
 from collections.abc import Mapping
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from parityfl.web.bodies import Bodies, Body
+from parityfl.web.problems import ProblemError
 from parityfl.wire.aside import SMALL_BYTES
 from parityfl.wire.payload import Payload
 from parityfl.wire.schemas import SAFETENSORS
+
+
+async def read_document(request: Request, bodies: Bodies, limit: int) -> Body:
+    """Return the document in a request, as it was sent.
+
+    Raises:
+        ProblemError: it has a content coding, or was changed on the way.
+        TooLargeError: it has more than `limit` bytes.
+        UnfinishedError: the disk is full.
+    """
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding.lower() != "identity":
+        detail = (
+            f"Content-Encoding is {coding!r:.80}: send the document as it is, or as zstd frames without this header"
+        )
+        raise ProblemError(415, detail, {"Accept-Encoding": "identity"})
+    body = await bodies.read(request.stream(), limit, request.headers, "what this model needs: model.name")
+    if body.intact is False:
+        raise ProblemError(400, f"the document was changed on the way: {body.change}; send it again")
+    return body
 
 
 class DocumentResponse(Response):

@@ -11,6 +11,8 @@ import re
 import sys
 from base64 import b64encode
 from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 from blake3 import blake3
@@ -28,6 +30,17 @@ SHARED_BYTES = 2**22
 """What is worth being hashed on all cores at once."""
 
 Piece = bytes | bytearray | memoryview
+
+Parts = tuple[tuple[int, str], ...]
+"""The lengths and digests of the parts of a body, in order."""
+
+
+class Hashed(NamedTuple):
+    """The digest of a body, and its parts; there are none where it was hashed as a whole."""
+
+    digest: str
+    parts: Parts = ()
+
 
 _PARTS = "parityfl 2026-11-24 parts of a body"
 """Sets apart, as BLAKE3 has it, a digest of parts from that of a body which is written like them."""
@@ -58,23 +71,32 @@ class Hasher:
             if not view:
                 return
 
-    def hexdigest(self) -> str:
+    def hashed(self) -> Hashed:
         """Return the digest of what has come."""
         if not self._in_parts:
-            return self._states[0][1].hexdigest()
+            return Hashed(self._states[0][1].hexdigest())
         rooms = zip(self._states, self._rooms, strict=True)
-        return digest_of_parts([(room - left, state.hexdigest()) for (room, state), left in rooms])
+        return _of_parts([(room - left, state.hexdigest()) for (room, state), left in rooms])
 
 
-def digest_of(body: Piece, lengths: Sequence[int] = ()) -> str:
+def hashed(body: Piece, lengths: Sequence[int] = ()) -> Hashed:
     """Return the digest of a body, of which `lengths` says what its parts are; see `Hasher`."""
     if not lengths:
-        return _hexdigest(body)
+        return Hashed(_hexdigest(body))
     parts, rest = [], memoryview(body)
     for length in (*lengths[:-1], len(rest)):
         part, rest = rest[:length], rest[length:]
         parts.append((len(part), _hexdigest(part)))
-    return digest_of_parts(parts)
+    return _of_parts(parts)
+
+
+def digest_of(body: Piece, lengths: Sequence[int] = ()) -> str:
+    """Return the digest of a body; see `hashed`."""
+    return hashed(body, lengths).digest
+
+
+def _of_parts(parts: Sequence[tuple[int, str]]) -> Hashed:
+    return Hashed(digest_of_parts(parts), tuple(parts))
 
 
 def _hexdigest(body: Piece) -> str:
@@ -97,6 +119,14 @@ def model_digest(vector: Vector) -> str:
     return digest_of(np.ascontiguousarray(vector, dtype="<f4").view(np.uint8).data)
 
 
+def known_digest(vector: Vector, body: Piece, parts: Parts) -> str | None:
+    """Return the `model_digest` of a vector that is a part of a body, as a view; None where it is none."""
+    begins = vector.ctypes.data - np.frombuffer(body, dtype=np.uint8).ctypes.data
+    starts = accumulate((length for length, _ in parts), initial=0)
+    places = zip(starts, parts, strict=False)
+    return next((found for start, (size, found) in places if (start, size) == (begins, vector.nbytes)), None)
+
+
 def content_digest(hexadecimal: str, lengths: Sequence[int] = ()) -> str:
     """Return the value of `CONTENT_DIGEST` for a digest, of parts with these lengths if there are any."""
     encoded = b64encode(bytes.fromhex(hexadecimal)).decode("ascii")
@@ -105,9 +135,15 @@ def content_digest(hexadecimal: str, lengths: Sequence[int] = ()) -> str:
     return f'blake3-parts=:{encoded}:;lengths="{" ".join(map(str, lengths))}"'
 
 
+def _known_in(header: str | None) -> str:
+    """Return the first digest in a header, which may list several, that is one of those here; empty if none is."""
+    listed = () if header is None else map(str.strip, header.split(","))
+    return next((told for told in listed if told.startswith(("blake3=", "blake3-parts="))), "")
+
+
 def lengths_in(header: str | None) -> tuple[int, ...]:
     """Return the lengths of a body's parts that its header tells; none where it is hashed as a whole."""
-    found = _LENGTHS.fullmatch(header or "")
+    found = _LENGTHS.fullmatch(_known_in(header))
     return () if found is None else tuple(map(int, found[1].split()))
 
 
@@ -116,9 +152,8 @@ def is_as_told(header: str | None, hexadecimal: str, lengths: Sequence[int]) -> 
 
     None where that says nothing, or names digests only that are not known here.
     """
-    if header is None or not header.startswith(("blake3=", "blake3-parts=")):
-        return None
-    return header == content_digest(hexadecimal, lengths)
+    told = _known_in(header)
+    return told == content_digest(hexadecimal, lengths) if told else None
 
 
 async def is_intact(header: str | None, body: Piece) -> bool:

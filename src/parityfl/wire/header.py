@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike
 
 from parityfl.core.arrays import Layout
 from parityfl.core.errors import PayloadError
+from parityfl.core.rounding import Carry
 from parityfl.core.types import Vector
 from parityfl.wire.schemas import Dtype
 
@@ -64,9 +65,9 @@ class Tensor(NamedTuple):
             raise PayloadError(f"tensor {name!r:.80} does not have as many bytes as its shape needs")
         return Tensor(name, dtype, tuple(shape), offsets[0], offsets[1])
 
-    def read_from(self, body: memoryview) -> Vector:
-        """Return its numbers as float32, flat; a view where they are that already."""
-        return np.frombuffer(body[self.start : self.stop], dtype=NUMBERS[self.dtype]).astype(np.float32, copy=False)
+    def read_from(self, body: memoryview, carry: Carry) -> Vector:
+        """Return its numbers, flat, as `carry` makes them arrive."""
+        return carry(np.frombuffer(body[self.start : self.stop], dtype=NUMBERS[self.dtype]))
 
 
 Places = Mapping[str, Sequence[Tensor]]
@@ -84,8 +85,13 @@ def split(data: Buffer) -> tuple[bytes, memoryview]:
     """Return the header of a document, without its length, and the tensors' bytes."""
     view = memoryview(data)
     length = int.from_bytes(view[:_LENGTH_BYTES], "little")
+    if not view:
+        raise PayloadError("this is no safetensors document: it is empty, and must hold the model's tensors")
     if len(view) < _LENGTH_BYTES or length > min(len(view) - _LENGTH_BYTES, MAX_HEADER_BYTES):
-        raise PayloadError("this is no safetensors document: its header is longer than it, or than any model needs")
+        raise PayloadError(
+            f"this is no safetensors document: it begins with {bytes(view[:_LENGTH_BYTES])!r}, which should be the "
+            f"length of a header that lies in its {len(view)} bytes and has at most {MAX_HEADER_BYTES}"
+        )
     return bytes(view[_LENGTH_BYTES : _LENGTH_BYTES + length]), view[_LENGTH_BYTES + length :]
 
 
@@ -123,15 +129,15 @@ def tensors_in(header: bytes) -> list[Tensor]:
     return sorted(found, key=lambda tensor: (tensor.start, tensor.stop))
 
 
-def gather(places: Sequence[Tensor], body: memoryview, layout: Layout) -> Vector:
-    """Return the vector that lies in these places; a view where they follow one another and hold float32."""
+def gather(places: Sequence[Tensor], body: memoryview, layout: Layout, carry: Carry) -> Vector:
+    """Return the vector that lies in these places; where they follow one another, all of it is carried at once."""
     if not places:
         return np.empty(0, dtype=np.float32)
     if len(places) == 1:
-        return places[0].read_from(body)
+        return places[0].read_from(body, carry)
     if all(before.stop == after.start and before.dtype == after.dtype for before, after in pairwise(places)):
-        return places[0]._replace(stop=places[-1].stop).read_from(body)
-    arrays = (tensor.read_from(body).reshape(tensor.shape) for tensor in places)
+        return places[0]._replace(stop=places[-1].stop).read_from(body, carry)
+    arrays = (tensor.read_from(body, carry).reshape(tensor.shape) for tensor in places)
     return layout.flatten(dict(zip(layout.names, arrays, strict=True)))
 
 

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 
 from parityfl.core.arrays import Layout, all_finite
 from parityfl.core.errors import ParityflError, PayloadError, UnusableError
+from parityfl.core.rounding import Carry, as_it_is
 from parityfl.core.types import Vector
 from parityfl.wire.digests import EMPTY, content_digest, digest_of, digest_of_parts
 from parityfl.wire.header import MAX_HEADER_BYTES, NUMBERS, Buffer, gather, locate, split, tensors_in, write_header
@@ -34,7 +35,6 @@ ZSTD_LEVEL = 1
 """Higher levels take longer and find nothing more in a model's numbers."""
 
 _MESSAGE_BYTES = 2**16
-
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -155,11 +155,12 @@ def unpack(
     optional: Collection[str] = (),
     *,
     finite: bool = True,
+    carry: Carry = as_it_is,
 ) -> tuple[M, dict[str, Vector]]:
     """Return the message and the vectors of a document, by prefix.
 
-    A vector of F32 tensors that lie in the model's order is a view of `data` if that is not compressed, read-only if
-    `data` is.
+    A vector of F32 tensors that lie in the model's order and arrive as they are is a view of `data` if that is not
+    compressed, read-only if `data` is.
 
     Args:
         data: the whole document.
@@ -168,18 +169,25 @@ def unpack(
         required: prefixes that must be there.
         optional: prefixes that may be there.
         finite: whether all numbers must be finite; where not, the caller looks.
+        carry: how numbers arrive, given as they came; it may refuse them with a `PayloadError`.
 
     Raises:
         PayloadError: anything else than such a document, with the reason.
     """
     limit = max_bytes(layout, len(required) + len(optional))
-    data = _expanded(data, limit)
-    if len(data) > limit:
-        raise PayloadError(f"the document has {len(data)} bytes, at most {limit} are taken for this model")
-    header, body = split(data)
-    text, places = locate(header, len(body), layout, required, optional)
+    document = _expanded(data, limit)
+    if len(document) > limit:
+        raise PayloadError(f"the document has more than the {limit} bytes that are taken for this model.name")
+    try:
+        header, body = split(document)
+        text, places = locate(header, len(body), layout, required, optional)
+    except PayloadError:
+        if _is_cut(data):
+            reason = f"the document is compressed and breaks off after {len(data)} bytes: send all of it"
+            raise PayloadError(reason) from None
+        raise
     message = _message(text, schema)
-    vectors = {prefix: gather(own, body, layout) for prefix, own in places.items()}
+    vectors = {prefix: gather(own, body, layout, carry) for prefix, own in places.items()}
     strange = next((prefix for prefix, vector in vectors.items() if finite and not all_finite(vector)), None)
     if strange is not None:
         raise UnusableError(f"the {strange} holds a number that is not finite")
@@ -207,7 +215,7 @@ def layout_in(data: Buffer, prefix: str = "model") -> Layout:
 
 def _expanded(data: Buffer, limit: int) -> Buffer:
     """Return a document that came compressed, never more of it than one byte beyond `limit`; any other as it is."""
-    if bytes(data[: len(zstandard.FRAME_HEADER)]) != zstandard.FRAME_HEADER:
+    if not _is_compressed(data):
         return data
     expanded = bytearray()
     try:
@@ -217,6 +225,25 @@ def _expanded(data: Buffer, limit: int) -> Buffer:
     except zstandard.ZstdError as error:
         raise PayloadError(f"the document is compressed and cannot be expanded: {str(error)[:100]}") from None
     return expanded
+
+
+def _is_cut(data: Buffer) -> bool:
+    """Return whether data that can be expanded are zstd frames of which the last breaks off.
+
+    The reader of `_expanded` does not say so: it takes any end for theirs.
+    """
+    rest = bytes(data) if _is_compressed(data) else b""
+    while rest:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        frame.decompress(rest)
+        if not frame.eof:
+            return True
+        rest = frame.unused_data
+    return False
+
+
+def _is_compressed(data: Buffer) -> bool:
+    return bytes(data[: len(zstandard.FRAME_HEADER)]) == zstandard.FRAME_HEADER
 
 
 def _message(text: str, schema: type[M]) -> M:

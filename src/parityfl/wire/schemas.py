@@ -51,6 +51,12 @@ def _refuse_above_one(value: float) -> float:
     return value
 
 
+def _require_plain(dtypes: list[str]) -> list[str]:
+    if "F32" not in dtypes:
+        raise ValueError(f"offers {dtypes}, but must offer 'F32'")
+    return dtypes
+
+
 def _nan_is_null(value: float) -> float | None:
     return None if value != value else value  # noqa: PLR0124 - nan is the one number that differs from itself
 
@@ -81,6 +87,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ModelDigest = Annotated[
     str, Field(pattern=r"^[0-9a-f]{64}$", description="BLAKE3 of the parameters in order, little-endian float32.")
 ]
+Offer = Annotated[str, Field(min_length=1, max_length=16)]
 PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="An Ed25519 public key, in hexadecimal.")]
 RoundNumber = Annotated[int, Field(ge=0, description="The round, from 1; 0 is before the first.")]
 Samples = Annotated[int, Field(ge=0, le=MAX_SAMPLES, description="Training examples.")]
@@ -138,9 +145,15 @@ class Registration(Message):
     layout_hash: Sha256 | None = Field(None, description="SHA-256 of its model's parameter names and shapes.")
     version: str = Field("", max_length=64, description="The device's version of parityfl.")
     tls: bool = Field(False, description="Whether the device is to be called with https.")
-    dtypes: list[Dtype] = Field(["F32"], max_length=8, description="What tensors it takes, and can answer with.")
-    compressions: list[Compression] = Field(
-        [], max_length=8, description="What compression of documents it takes, and can answer with."
+    dtypes: Annotated[list[Offer], AfterValidator(_require_plain)] = Field(
+        ["F32"],
+        max_length=8,
+        description="What tensors it takes, and can answer with: F32 and others, of which those unknown are not used.",
+    )
+    compressions: list[Offer] = Field(
+        [],
+        max_length=8,
+        description="What compression of documents it takes, and can answer with; those unknown are not used.",
     )
     process_key: PublicKey | None = Field(
         None, description="The key with which the device's process signs; needed where the coordinator asks for proofs."
