@@ -25,8 +25,6 @@ LAYOUT = Layout(("dense.weight", "dense.bias", "scale"), ((3, 2), (2,), ()))
 WEIGHTS = np.arange(9, dtype=np.float32)
 REQUEST = EvaluateRequest(run_id="r", round=1, model_digest=model_digest(WEIGHTS))
 
-"""A zstd frame that holds no data."""
-
 forms = st.builds(Form, st.sampled_from(["F32", "BF16"]), st.sampled_from([None, "zstd"]))
 shapes = st.lists(st.integers(1, 4), max_size=3).map(tuple)
 layouts = st.lists(st.tuples(st.text(min_size=1, max_size=8), shapes), min_size=1, max_size=5, unique_by=lambda p: p[0])
