@@ -31,6 +31,7 @@ def test_a_malformed_server_is_one_clear_line(text: str) -> None:
         ("h0,h2", ("h0", "h2")),
         ("h8..h11", ("h8", "h9", "h10", "h11")),
         ("h1..3, phone", ("h1", "h2", "h3", "phone")),
+        ("cam08..cam11", ("cam08", "cam09", "cam10", "cam11")),
     ],
 )
 def test_devices_are_lists_and_ranges(text: str, names: tuple[str, ...]) -> None:

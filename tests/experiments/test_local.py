@@ -24,7 +24,7 @@ from parityfl.engine.fleet import Reply, TrainTask
 from parityfl.experiments.batched import Batching, choose_batching
 from parityfl.experiments.build import WorkbenchEvaluator
 from parityfl.experiments.children import CORES, cores
-from parityfl.experiments.crew import AHEAD, Crew, Lost, ThisProcess, WorkerLostError
+from parityfl.experiments.crew import AHEAD, Crew, Lost, WorkerLostError
 from parityfl.experiments.jobs import TrainJob
 from parityfl.experiments.local import SMALL_RUN, LocalFleet, choose_workers, local_crew
 from parityfl.experiments.run import execute
@@ -236,14 +236,8 @@ def test_out_of_memory_means_fewer_workers_and_no_loss(bench: Workbench) -> None
 
 
 def test_out_of_memory_alone_is_one_clear_line(bench: Workbench) -> None:
-    board = Board(bench.layout.size)
-
-    async def work() -> None:
-        crew = Crew([ThisProcess(bench, board)], board, lambda: ThisProcess(bench, board))
-        await crew.gather([Starve(-1)])
-
     with pytest.raises(FleetError, match=r"out of memory with one worker .*training\.batch_size"):
-        asyncio.run(work())
+        with_workers(bench, 1, lambda crew: crew.gather([Starve(-1)]))
 
 
 class Slow:

@@ -111,16 +111,20 @@ class Crew:
     Args:
         workers: who does the jobs.
         board: the model vectors of the round.
-        substitute: makes a worker of this process, for when all others are gone.
+        substitute: makes a worker of this process, for when all others are gone; None where there is no other.
         say: tells the user of losses.
     """
 
     def __init__(
-        self, workers: Sequence[Worker], board: Board, substitute: Callable[[], Worker], say: Say = lambda _: None
+        self,
+        workers: Sequence[Worker],
+        board: Board,
+        substitute: Callable[[], Worker] | None,
+        say: Say = lambda _: None,
     ) -> None:
         self.board = board
         self._posts = [_Post(worker) for worker in workers]
-        self._substitute: Callable[[], Worker] | None = substitute
+        self._substitute = substitute
         self._say = say
         self._arrivals = count()
         self._waiting: list[tuple[int, int, asyncio.Future[_Post]]] = []  # a heap of (- cost, arrival, place)
@@ -129,7 +133,7 @@ class Crew:
     def alone(bench: Workbench) -> Crew:
         """Return a crew of this process only."""
         board = Board(bench.layout.size)
-        return Crew([ThisProcess(bench, board)], board, lambda: ThisProcess(bench, board))
+        return Crew([ThisProcess(bench, board)], board, None)
 
     @property
     def size(self) -> int:

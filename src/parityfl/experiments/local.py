@@ -115,7 +115,7 @@ def local_crew(bench: Workbench, workers: int, say: Say) -> Iterator[Crew]:
         starvation = Starvation()
         crew = Crew([WorkerProcess(station, starvation) for _ in range(workers)], board, here, say)
     else:
-        crew = Crew([here()], board, here, say)
+        crew = Crew([here()], board, None, say)
     say(f"{f'{workers} worker processes' if spread else 'this process'}, one thread each, {bench.describe()}")
     try:
         yield crew
