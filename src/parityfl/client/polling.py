@@ -21,7 +21,7 @@ WAIT_S = 60.0
 PAUSE_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Waits between attempts to reach the coordinator; the last one repeats."""
 DESCRIBING = ("Content-Type", CONTENT_DIGEST)
-"""What is told of a result beside its status."""
+"""What is told of a request, and of a result beside its status."""
 FINAL = (404, 413)
 """Answers to a result after which it is not sent again: nobody waits for it, or it is too large."""
 
@@ -90,7 +90,8 @@ class _Poller:
     async def _do(self, work_id: str, work: httpx.Response) -> None:
         try:
             method = "POST" if work.content else "GET"
-            result = await self._local.request(method, work.headers[WORK_PATH], content=work.content)
+            path, about = work.headers[WORK_PATH], _described(work)
+            result = await self._local.request(method, path, content=work.content, headers=about)
             await self._deliver(work_id, result)
         finally:
             self._held.pop(work_id, None)
@@ -104,7 +105,7 @@ class _Poller:
                     f"/work/{work_id}/result",
                     params={"status": result.status_code},
                     content=result.content,
-                    headers={name: result.headers[name] for name in DESCRIBING if name in result.headers},
+                    headers=_described(result),
                     timeout=WAIT_S,
                 )
                 if answer.is_success or answer.status_code in FINAL:
@@ -119,6 +120,10 @@ async def _is_work(answer: httpx.Response) -> bool:
         return False
     local = answer.headers.get(WORK_PATH, "").startswith("/")
     return local and await is_intact(answer.headers.get(CONTENT_DIGEST), answer.content)
+
+
+def _described(answer: httpx.Response) -> dict[str, str]:
+    return {name: answer.headers[name] for name in DESCRIBING if name in answer.headers}
 
 
 def _pause_s(attempt: int) -> float:
