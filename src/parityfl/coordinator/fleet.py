@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
 from math import inf, isnan, nan
 from typing import Any
 
@@ -328,17 +327,18 @@ class HttpFleet:
         """Return the document for one device and the hash of the model in it; for a thread."""
         start = task.start(client)
         model = shared.model if start is task.weights else Forms(start)
+        digest = model.digest
         request = shared.request.model_copy(
             update={
                 "device_id": self.registry.device_ids[client],
-                "model_digest": model.digest,
+                "model_digest": digest,
                 "memory_round": int(task.memory_round[client]),
                 "dtype": form.dtype,
                 "compression": form.compression,
             }
         )
         control = {} if shared.control is None else {"control": shared.control[form]}
-        return assemble(request, {"model": model[form], **control}, self.layout), model.digest
+        return assemble(request, {"model": model[form], **control}, self.layout), digest
 
     def _read(self, task: TrainTask, client: int, digest: str, answer: Answer) -> Update:
         """Return the update in an answer, once everything about it is found to be right; for a thread."""
@@ -363,9 +363,11 @@ class HttpFleet:
         fault = fault_of(update, self.config.security.max_update_norm)
         if fault:
             raise UnusableError(fault)
-        lay_aside = partial(self.devices.bodies.lay_aside, content=answer.body)
-        control = None if update.control is None else lay_aside(update.control)
-        return replace(update, delta=lay_aside(update.delta), control=control)
+        lay_aside = self.devices.bodies.lay_aside
+        delta = lay_aside(update.delta, answer.body)
+        control = None if update.control is None else lay_aside(update.control, answer.body)
+        where_it_lay = delta is update.delta and control is update.control
+        return update if where_it_lay else replace(update, delta=delta, control=control)
 
     def _arrived(self, numbers: Vector) -> Vector:
         """Return numbers of an answer as this run has them; refuse those that were rounded where it rounds none."""

@@ -51,17 +51,14 @@ class Body:
         digest: its BLAKE3, in hexadecimal, by the parts that its header tells.
         parts: these, with their own digests.
         told: what its header says of its digest.
+        intact: whether it is that; None where the header says nothing that is known here.
     """
 
     content: Content
     digest: str
     parts: Parts
     told: str | None
-
-    @property
-    def intact(self) -> bool | None:
-        """Whether it is what its header says; None where that says nothing that is known here."""
-        return is_as_told(self.told, self.digest, lengths_in(self.told))
+    intact: bool | None
 
     @property
     def change(self) -> str:
@@ -129,7 +126,7 @@ class Bodies:
             found = await aside(len(content), hashed, content, lengths)
         else:
             content, found = await _into_file(stream, allowed, self._folder, Hasher(lengths))
-        return Body(content, *found, told)
+        return Body(content, *found, told, is_as_told(told, found.digest, lengths))
 
     def lay_aside(self, vector: Vector, content: Content) -> Vector:
         """Return a vector that was read from `content` and waits for its turn; for a thread.

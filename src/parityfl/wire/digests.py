@@ -44,6 +44,7 @@ class Hashed(NamedTuple):
 
 _PARTS = "parityfl 2026-11-24 parts of a body"
 """Sets apart, as BLAKE3 has it, a digest of parts from that of a body which is written like them."""
+_KNOWN = re.compile(r"(?:^|,)[ \t]*(blake3(?:-parts)?=[^,]*)")
 _LENGTHS = re.compile(r'blake3-parts=:[^:]*:;lengths="(\d{1,15}(?: \d{1,15}){0,7})"')
 
 
@@ -137,8 +138,8 @@ def content_digest(hexadecimal: str, lengths: Sequence[int] = ()) -> str:
 
 def _known_in(header: str | None) -> str:
     """Return the first digest in a header, which may list several, that is one of those here; empty if none is."""
-    listed = () if header is None else map(str.strip, header.split(","))
-    return next((told for told in listed if told.startswith(("blake3=", "blake3-parts="))), "")
+    found = None if header is None else _KNOWN.search(header)
+    return "" if found is None else found[1].rstrip()
 
 
 def lengths_in(header: str | None) -> tuple[int, ...]:
