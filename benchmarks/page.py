@@ -155,9 +155,9 @@ def render(rows: Sequence[Row], figure: str = "", notes: str = "") -> str:
     parts = [
         "# Benchmarks",
         "Written by `./scripts/bench` from the rows in `benchmarks/results`; not to be edited. The command below a "
-        "table measured it, by itself where it names a model. The sides of a table took turns in one run, but for those of "
-        "`scaling.py` and `cluster.py`, which were measured one after the other. Figures are medians with their range, "
-        "ratios are to the first side. What is measured is said at the head of each script.",
+        "table measured it, by itself where it names a model. The sides of a table took turns in one run, but for "
+        "those of `scaling.py` and `cluster.py`, which were measured one after the other. Figures are medians with "
+        "their range, ratios are to the first side. What is measured is said at the head of each script.",
         settings(marks),
         "## Goals",
         "\n".join(["| what | goal | figure | |", "|---|---|---|---|", *goals]),
