@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 BATCH, LR = 32, 0.05
+TEST_BATCH = 256
 
 
 def build(name: str) -> nn.Module:
@@ -29,13 +33,17 @@ def build(name: str) -> nn.Module:
     return nn.Sequential(*convolutions, *head).to(memory_format=torch.channels_last)
 
 
+def _normalised(stored: Mapping[str, NDArray[Any]], name: str) -> Tensor:
+    images = ((stored[name] - stored["mean"]) / stored["std"]).astype(np.float32)
+    return torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+
+
 class Shards:
     """Every client's training examples as normalised tensors, from the file that `peers.py` writes."""
 
     def __init__(self, path: Path) -> None:
         with np.load(path) as stored:
-            images = ((stored["images"] - stored["mean"]) / stored["std"]).astype(np.float32)
-            self.images = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+            self.images = _normalised(stored, "images")
             self.labels = torch.from_numpy(stored["labels"])
             self.bounds = stored["bounds"].tolist()
 
@@ -53,6 +61,20 @@ def train(net: nn.Module, images: Tensor, labels: Tensor) -> None:
         optimizer.zero_grad()
         nn.functional.cross_entropy(net(images[batch]), labels[batch]).backward()
         optimizer.step()
+
+
+def tested(path: Path) -> tuple[Tensor, Tensor]:
+    """Return the images and labels of the test set, normalised, from the same file."""
+    with np.load(path) as stored:
+        return _normalised(stored, "test_images"), torch.from_numpy(stored["test_labels"])
+
+
+@torch.no_grad()
+def hits(net: nn.Module, images: Tensor, labels: Tensor) -> int:
+    """Return how many labels the network finds."""
+    net.eval()
+    batches = zip(images.split(TEST_BATCH), labels.split(TEST_BATCH), strict=True)
+    return sum(int((net(some).argmax(1) == right).sum()) for some, right in batches)
 
 
 @cache

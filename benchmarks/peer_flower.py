@@ -2,8 +2,9 @@
 
     CACHE/flower/bin/python benchmarks/peer_flower.py DATA.npz cnn-small 20
 
-Two Ray actors of one CPU and one thread each; every actor reads the data once and keeps it. Prints the seconds of each
-round (sampling, training, aggregation; nothing is evaluated) as one JSON line.
+Two Ray actors of one CPU and one thread each; every actor reads the data once and keeps it. The server measures the
+model on the test set before the first round and after the last one, on all cores. Prints the seconds of each round
+(sampling, training, aggregation) and the last accuracy as one JSON line.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 
-from network import build, resident, train
+from network import build, hits, resident, tested, train
 
 PATH, MODEL, ROUNDS = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 CLIENTS, PER_ROUND = 100, 10
@@ -54,17 +55,22 @@ def make_client(path: Path, model: str) -> ClientApp:
 @server_app.main()
 def serve(grid: Grid, context: Context) -> None:
     """Run the rounds and print how long each took."""
+    net, (images, labels) = build(MODEL), tested(PATH)
     stamps: list[float] = []
+    accuracies: list[float] = []
 
-    def stamp(server_round: int, arrays: ArrayRecord) -> None:
+    def measure(server_round: int, arrays: ArrayRecord) -> None:
         stamps.append(perf_counter())
+        if server_round in {0, ROUNDS}:
+            net.load_state_dict(arrays.to_torch_state_dict())
+            accuracies.append(hits(net, images, labels) / len(labels))
 
     strategy = FedAvg(fraction_train=PER_ROUND / CLIENTS, fraction_evaluate=0.0, min_available_nodes=CLIENTS)
-    done = strategy.start(grid, ArrayRecord(build(MODEL).state_dict()), num_rounds=ROUNDS, evaluate_fn=stamp)
+    done = strategy.start(grid, ArrayRecord(net.state_dict()), num_rounds=ROUNDS, evaluate_fn=measure)
     if len(done.train_metrics_clientapp) < ROUNDS:
         raise RuntimeError("clients failed")
     rounds = [after - before for before, after in pairwise(stamps)]
-    print(json.dumps({"rounds": rounds}), flush=True)
+    print(json.dumps({"rounds": rounds, "accuracy": accuracies[-1]}), flush=True)
 
 
 if __name__ == "__main__":

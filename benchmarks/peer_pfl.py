@@ -2,7 +2,8 @@
 
     CACHE/pfl/bin/python -m torch.distributed.run --nproc-per-node 2 benchmarks/peer_pfl.py DATA.npz cnn-small 20
 
-Two processes of one thread each, resident tensors. Prints the seconds of each round as one JSON line.
+Two processes of one thread each, resident tensors. They share the test set when the model is measured, before the first
+round and after the last one. Prints the seconds of each round and the last accuracy as one JSON line.
 """
 
 from __future__ import annotations
@@ -30,23 +31,37 @@ from pfl.metrics import Metrics
 from pfl.model.pytorch import PyTorchModel
 from torch import Tensor, nn
 
-from network import BATCH, LR, build, resident
+from network import BATCH, LR, build, hits, resident, tested
 
 PATH, MODEL, ROUNDS = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 CLIENTS, PER_ROUND = 100, 10
+RANK, PROCESSES = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-class Stamps(TrainingProcessCallback):
-    """Notes when each round ended."""
+class Watch(TrainingProcessCallback):
+    """Notes when each round ended, and measures the model at both ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, net: nn.Module) -> None:
+        self._net = net
+        self._images, self._labels = tested(PATH)
+        self.accuracy = self._measured()
         self.times = [perf_counter()]
+
+    def _measured(self) -> float:
+        """Return the accuracy on the test set, of which each process measures its part."""
+        share = slice(RANK, None, PROCESSES)
+        found = torch.tensor(hits(self._net, self._images[share], self._labels[share]))
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(found)
+        return float(found) / len(self._labels)
 
     def after_central_iteration(
         self, aggregate_metrics: Metrics, model: PyTorchModel, *, central_iteration: int
     ) -> tuple[bool, Metrics]:
-        """Note the time."""
+        """Note the time, and what came of it all."""
         self.times.append(perf_counter())
+        if central_iteration == ROUNDS - 1:
+            self.accuracy = self._measured()
         return False, Metrics()
 
 
@@ -77,7 +92,8 @@ def main() -> None:
     net = network()
     model = PyTorchModel(net, torch.optim.SGD, torch.optim.SGD(net.parameters(), lr=1.0))
     data = FederatedDataset(dataset, get_user_sampler("random", list(range(CLIENTS))))
-    stamps = Stamps()
+    backend = SimulatedBackend(training_data=data, val_data=data, postprocessors=[WeightByDatapoints()])
+    watch = Watch(net)
     FederatedAveraging().run(
         NNAlgorithmParams(
             central_num_iterations=ROUNDS,
@@ -85,14 +101,14 @@ def main() -> None:
             train_cohort_size=PER_ROUND,
             val_cohort_size=0,
         ),
-        SimulatedBackend(training_data=data, val_data=data, postprocessors=[WeightByDatapoints()]),
+        backend,
         model,
         NNTrainHyperParams(local_num_epochs=1, local_learning_rate=LR, local_batch_size=BATCH),
-        callbacks=[stamps],
+        callbacks=[watch],
     )
-    if int(os.environ.get("RANK", "0")) == 0:
-        rounds = [after - before for before, after in pairwise(stamps.times)]
-        print(json.dumps({"rounds": rounds}), flush=True)
+    if RANK == 0:
+        rounds = [after - before for before, after in pairwise(watch.times)]
+        print(json.dumps({"rounds": rounds, "accuracy": watch.accuracy}), flush=True)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
     os._exit(0)  # gloo's threads abort the process when it ends as usual

@@ -4,13 +4,14 @@
 
 Fashion-MNIST, 100 clients of 480 training images, 10 a round, one epoch in batches of 32, federated averaging, on two
 cores. A round is all that happens between two rounds of evaluation; of `parityfl` writing the journal and the tables is
-not in it, some 2 ms, though it is in the whole run. `parityfl` does what the others do: nothing is held out, and it
-evaluates at the start and at the end only. In `parityfl, held-out parts` each client also measures the model before and
-after its training, on 120 images more that it holds out. `parityfl, evaluating` is the usual run: besides, every round
-measures the model and its moving average on the test set and the model on all 100 held-out parts. `parityfl, bf16` is
-`parityfl` with `engine.precision = "bf16"`, which computes something else: it is no side of a goal, and is not run on a
-processor that takes many times as long for such numbers. Each peer lives in an environment of its own, made by
-`scripts/bench`; one that is not there is shown as missing.
+not in it, some 2 ms, though it is in the whole run. `parityfl` does what the others do: nothing is held out, and the
+model is measured on the test set at the start and at the end only (at the end `parityfl` measures its moving average as
+well). The accuracy at the end shows that all sides train the same. In `parityfl, held-out parts` each client also
+measures the model before and after its training, on 120 images more that it holds out. `parityfl, evaluating` is the
+usual run: besides, every round measures the model and its moving average on the test set and the model on all 100
+held-out parts. `parityfl, bf16` is `parityfl` with `engine.precision = "bf16"`, which computes something else: it is no
+side of a goal, and is not run on a processor that takes many times as long for such numbers. Each peer lives in an
+environment of its own, made by `scripts/bench`; one that is not there is shown as missing.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import os
 import subprocess
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,8 +54,20 @@ BF16 = "parityfl, bf16"
 
 PACKAGES = {"flower": "flwr", "pfl": "pfl"}
 
-Times = tuple[float, list[float]]
-"""Seconds of a whole run, and of each round after the first."""
+
+@dataclass(frozen=True)
+class Measured:
+    """One run.
+
+    Attributes:
+        seconds: of the whole run.
+        rounds: of each round after the first.
+        accuracy: of the model at the end, on the test set.
+    """
+
+    seconds: float
+    rounds: list[float]
+    accuracy: float
 
 
 def main() -> None:
@@ -75,7 +89,7 @@ def main() -> None:
 def compare(model: str, arguments: Namespace, data: Path) -> None:
     """Measure one model on all sides in turn and print its rows."""
     rounds = arguments.rounds
-    sides: dict[str, Callable[[], Times]] = {
+    sides: dict[str, Callable[[], Measured]] = {
         "parityfl": lambda: ours(model, rounds, data.parent, held=0, every=rounds),
         BF16: lambda: ours(model, rounds, data.parent, held=0, every=rounds, precision="bf16"),
         "parityfl, held-out parts": lambda: ours(model, rounds, data.parent, held=120, every=rounds),
@@ -94,22 +108,24 @@ def compare(model: str, arguments: Namespace, data: Path) -> None:
             notes[name] = " ".join(versions(places, PACKAGES[name]))
         else:
             notes[name] = f"missing: no environment at {python.parent.parent}"
-    whole: dict[str, list[float]] = {name: [] for name in (*sides, *notes)}
-    each: dict[str, list[float]] = {name: [] for name in whole}
+    found: dict[str, list[Measured]] = {name: [] for name in (*sides, *notes)}
     for _ in range(arguments.repeats):
         for name in list(sides):
             try:
-                seconds, found = sides[name]()
+                found[name].append(sides[name]())
             except (subprocess.SubprocessError, json.JSONDecodeError, IndexError) as error:
                 notes[name] = f"missing: {failure(error)}"
                 del sides[name]
                 continue
-            whole[name].append(seconds)
-            each[name] += found
-            say(f"{model} {name}: {seconds:.1f} s, a round {np.median(found):.3f} s")
-    emit(row(f"{model}, a round", "s", name, each[name], notes.get(name, "")) for name in whole)
-    title = f"{model}, a run of {rounds} rounds with start-up"
-    emit(row(title, "s", name, whole[name], notes.get(name, "")) for name in whole)
+            run = found[name][-1]
+            say(f"{model} {name}: {run.seconds:.1f} s, a round {np.median(run.rounds):.3f} s, {run.accuracy:.3f}")
+    figures: dict[tuple[str, str], Callable[[list[Measured]], list[float]]] = {
+        (f"{model}, a round", "s"): lambda runs: [seconds for run in runs for seconds in run.rounds],
+        (f"{model}, a run of {rounds} rounds with start-up", "s"): lambda runs: [run.seconds for run in runs],
+        (f"{model}, accuracy after {rounds} rounds", ""): lambda runs: [run.accuracy for run in runs],
+    }
+    for (title, unit), of in figures.items():
+        emit(row(title, unit, name, of(runs), notes.get(name, "")) for name, runs in found.items())
 
 
 def versions(places: list[str], package: str) -> list[str]:
@@ -123,7 +139,7 @@ def failure(error: Exception) -> str:
     return lines[-1][:200] if lines else type(error).__name__
 
 
-def ours(model: str, rounds: int, folder: Path, *, held: int, every: int, precision: str = "float32") -> Times:
+def ours(model: str, rounds: int, folder: Path, *, held: int, every: int, precision: str = "float32") -> Measured:
     """Run `parityfl run` as a user does, with so many images held out, evaluating after every so many rounds."""
     settings = {
         "data.name": DATA,
@@ -145,7 +161,8 @@ def ours(model: str, rounds: int, folder: Path, *, held: int, every: int, precis
         seconds = perf_counter() - began
         with (out / "rounds.csv").open() as lines:
             table = list(csv.DictReader(lines))
-    return seconds, [float(line["round_s"]) - float(line["evaluate_s"]) for line in table[1:]]
+    each = [float(line["round_s"]) - float(line["evaluate_s"]) for line in table[1:]]
+    return Measured(seconds, each, float(table[-1]["global_accuracy"]))
 
 
 def holding(held: int) -> dict[str, float]:
@@ -153,21 +170,28 @@ def holding(held: int) -> dict[str, float]:
     return {"samples_per_client": TRAINED + held, "holdout": held / (TRAINED + held)}
 
 
-def peer(command: list[str]) -> Times:
-    """Run a peer's script, which prints its rounds as JSON."""
+def peer(command: list[str]) -> Measured:
+    """Run a peer's script, which prints its rounds and its accuracy as JSON."""
     began = perf_counter()
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=1800)
     seconds = perf_counter() - began
-    found = [line for line in done.stdout.splitlines() if line.startswith('{"rounds"')]
-    return seconds, json.loads(found[-1])["rounds"][1:]
+    told = json.loads([line for line in done.stdout.splitlines() if line.startswith('{"rounds"')][-1])
+    return Measured(seconds, told["rounds"][1:], told["accuracy"])
 
 
 def write_shards(path: Path) -> None:
-    """Write what our clients train on, for the others to read."""
+    """Write what our clients train on, and the test set, for the others to read."""
     holdings = load_holdings(Config(method="fedavg", data={"name": DATA}, population=POPULATION | holding(0)))
-    part = holdings.train
+    part, test = holdings.train, holdings.test
     np.savez(
-        path, images=part.images, labels=part.labels, bounds=part.bounds, mean=holdings.mean[0], std=holdings.std[0]
+        path,
+        images=part.images,
+        labels=part.labels,
+        bounds=part.bounds,
+        test_images=test.images,
+        test_labels=test.labels,
+        mean=holdings.mean[0],
+        std=holdings.std[0],
     )
 
 

@@ -56,7 +56,7 @@ def test_every_key_has_a_default_and_the_defaults_are_those_of_the_contract():
     plain = Config()
     assert (plain.seed, plain.method, plain.selector.name, plain.aggregator.name) == (0, "parityfl", "lnu", "mifa")
     assert (plain.population.clients, plain.population.per_round, plain.population.holdout) == (20, 4, 0.2)
-    assert (plain.data.name, plain.model_name, plain.training.lr) == ("digits", "mlp", 0.05)
+    assert (plain.data.name, plain.model.name, plain.training.lr) == ("digits", "mlp", 0.05)
     assert (plain.rounds.count, plain.rounds.interval_s, plain.rounds.clock) == (30, 600.0, "virtual")
     assert (plain.availability.name, plain.availability.pi) == ("gilbert-elliott", "beta(1,2)")
     assert (plain.selector.parity, plain.selector.offset, plain.selector.temperature) == ("opportunity", 0.5, 2.0)
@@ -91,6 +91,24 @@ def test_another_name_drops_the_keys_of_the_old_one():
     config = resolve([file, {"selector": {"name": "inverse-availability"}}], {"aggregator.name": "fedavg"})
     assert keys(config.selector) == {"name": "inverse-availability", "mode": "random"}
     assert keys(config.aggregator) == {"name": "fedavg", "server_lr": 1.0, "weighted": True}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "model"),
+    [
+        ({}, "mlp"),
+        ({"model.name": "auto"}, "mlp"),
+        ({"data.name": "fashion-mnist"}, "cnn-small"),
+        ({"data.name": "fashion-mnist", "model.name": "auto"}, "cnn-small"),
+        ({"data.name": "fashion-mnist", "model.name": "mlp"}, "mlp"),
+        ({"data.name": "local", "rounds.clock": "wall"}, "cnn-small"),
+    ],
+)
+def test_a_model_that_is_left_out_is_the_usual_one_of_the_data(overrides, model):
+    """Also in config.json: a run that names the model and one that leaves it out are of one setting."""
+    config = resolve([], overrides)
+    assert config.document()["model"] == {"name": model}
+    assert config.hash == resolve([], {**overrides, "model.name": model}).hash
 
 
 def test_the_same_name_keeps_them():

@@ -42,8 +42,9 @@ Count = Annotated[int, Field(ge=1)]
 OWN_DATA = "local"
 """The name of the data set that is each device's own."""
 
-DEFAULT_MODELS = {"digits": "mlp"}
-"""The model of a data set whose configuration names none; `cnn-small` for the others."""
+USUAL_MODELS = {"digits": "mlp"}
+"""The model of a data set whose configuration names none, or `AUTO`; `cnn-small` for the others."""
+AUTO = "auto"
 
 
 class Section(BaseModel):
@@ -210,9 +211,9 @@ class Data(Section):
 
 
 class Model(Section):
-    """`[model]`: the network; `auto` takes the data set's usual one."""
+    """`[model]`: the network; `auto` becomes the data set's usual one."""
 
-    name: str = "auto"
+    name: str = AUTO
 
 
 class Training(Section):
@@ -445,12 +446,6 @@ class Config(Section):
                 )
 
     @property
-    def model_name(self) -> str:
-        """The model's name, `auto` resolved."""
-        usual = DEFAULT_MODELS.get(self.data.name, "cnn-small")
-        return usual if self.model.name == "auto" else self.model.name
-
-    @property
     def device_ids(self) -> list[str]:
         """The names of an experiment's clients, in index order."""
         return [f"h{index}" for index in range(self.population.clients)]
@@ -519,13 +514,22 @@ def _stacked(layers: Sequence[Layer], overrides: Layer) -> dict[str, Any]:
 
 def _with_implied(layer: Layer) -> dict[str, Any]:
     """Return a whole layer with the defaults that depend on what it says elsewhere."""
-    rounds, data = layer.get("rounds"), layer.get("data")
     implied: dict[str, Any] = {}
-    if isinstance(rounds, Mapping) and rounds.get("clock") == "wall" and "availability" not in layer:
+    if _given(layer, "rounds", "clock", None) == "wall" and "availability" not in layer:
         implied["availability"] = {"name": "always"}
-    if isinstance(data, Mapping) and data.get("name") == OWN_DATA:
+    data = _given(layer, "data", "name", _default_name("data"))
+    if data == OWN_DATA:
         implied["utility"] = {"functional": "local_gain"}
-    return merge(implied, layer)
+    whole = merge(implied, layer)
+    if _given(layer, "model", "name", AUTO) == AUTO and isinstance(data, str):
+        whole["model"] = {**whole.get("model", {}), "name": USUAL_MODELS.get(data, "cnn-small")}
+    return whole
+
+
+def _given(layer: Layer, section: str, key: str, default: str | None) -> Any:
+    """Return what a layer gives for a key, which may be anything; None where the section is no table."""
+    values = layer.get(section, {})
+    return values.get(key, default) if isinstance(values, Mapping) else None
 
 
 def read_override(text: str) -> tuple[str, Any]:

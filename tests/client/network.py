@@ -109,7 +109,7 @@ def train_request(config: Config, **changes: Any) -> TrainRequest:
         "round": 1,
         "time_s": 0.0,
         "seed": config.seed,
-        "model": config.model_name,
+        "model": config.model.name,
         "model_digest": model_digest(WEIGHTS),
         "training": config.training,
         "objective": config.objective,

@@ -27,7 +27,7 @@ def test_what_comes_over_http_is_what_the_workbench_learns() -> None:
             round=4,
             time_s=0,
             seed=config.seed,
-            model=config.model_name,
+            model=config.model.name,
             model_digest=model_digest(weights),
             training=config.training,
             objective=config.objective,

@@ -179,7 +179,7 @@ def test_a_poller_outlives_a_coordinator_that_falters() -> None:
 
 
 def initial(seed: int = 0, layout: Layout = LAYOUT) -> bytes:
-    reply = InitialReply(model=small_config().model_name, seed=seed, model_digest=model_digest(WEIGHTS))
+    reply = InitialReply(model=small_config().model.name, seed=seed, model_digest=model_digest(WEIGHTS))
     return bytes(assemble(reply, {"model": WEIGHTS}, layout))
 
 

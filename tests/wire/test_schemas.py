@@ -33,7 +33,7 @@ def train_request(config: Config) -> TrainRequest:
         round=1,
         time_s=0,
         seed=config.seed,
-        model=config.model_name,
+        model=config.model.name,
         model_digest=HASH,
         training=config.training,
         objective=config.objective,

@@ -261,7 +261,7 @@ class DeviceHost:
         """Return the document of the model before the first round, as this process has built it."""
         run = await self._when_loaded()
         weights = await asyncio.to_thread(lambda: pack(run.workbench.initial_weights()))
-        reply = InitialReply(model=run.config.model_name, seed=run.config.seed, model_digest=weights.digest)
+        reply = InitialReply(model=run.config.model.name, seed=run.config.seed, model_digest=weights.digest)
         return assemble(reply, {"model": weights}, run.workbench.layout)
 
     def close(self) -> None:
@@ -413,7 +413,7 @@ def _check_settings(request: TrainRequest, config: Config) -> None:
     """Require that both sides have the same idea of how to train."""
     expected = {
         "seed": config.seed,
-        "model": config.model_name,
+        "model": config.model.name,
         "training": config.training,
         "objective": config.objective,
     }

@@ -212,7 +212,7 @@ class HttpFleet:
             round=round,
             time_s=time_s,
             seed=config.seed,
-            model=config.model_name,
+            model=config.model.name,
             model_digest=digest,
             training=config.training,
             objective=config.objective,

@@ -47,7 +47,7 @@ async def _model_of(fleet: HttpFleet, member: Member) -> tuple[Layout, Vector]:
     if layout.digest != fleet.registry.agreement.layout_hash:  # before `unpack`, which remembers layouts
         raise PayloadError(strange)
     reply, vectors = unpack(answer.body, InitialReply, layout)
-    wanted = fleet.config.model_name, fleet.config.seed
+    wanted = fleet.config.model.name, fleet.config.seed
     if (reply.model, reply.seed) != wanted or model_digest(vectors["model"]) != reply.model_digest:
         raise PayloadError(strange)
     return layout, vectors["model"].copy()

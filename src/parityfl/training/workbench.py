@@ -75,7 +75,7 @@ class Workbench:
     def _build_net(self, device: torch.device) -> None:
         config = self.config
         with torch_seeded(integer(config.seed, "model"), device):
-            module = build_model(config.model_name, self.holdings.shape, self.holdings.num_classes)
+            module = build_model(config.model.name, self.holdings.shape, self.holdings.num_classes)
         self._net = FlatModel(module, device, bf16=config.engine.precision == "bf16")
         self._initial_weights = self._net.to_vector(self._net.weights)
         self.layout = self._net.layout
@@ -105,7 +105,7 @@ class Workbench:
     @property
     def modules(self) -> tuple[str, ...]:
         """The modules that define the model and the objective."""
-        return model.get(self.config.model_name).__module__, type(self._objective).__module__
+        return model.get(self.config.model.name).__module__, type(self._objective).__module__
 
     def describe(self) -> str:
         """Return how it computes, for the user."""
@@ -113,7 +113,7 @@ class Workbench:
         precision: str = self.config.engine.precision
         if precision == "bf16" and is_slow_in_bf16(self.device):
             precision = "bf16, slower than float32 on this processor"
-        return f"{self.config.model_name} on {self.device}, {layout}, {precision}"
+        return f"{self.config.model.name} on {self.device}, {layout}, {precision}"
 
     def initial_weights(self) -> Vector:
         """Return the model before the first round, a pure function of the seed, shape (d,)."""

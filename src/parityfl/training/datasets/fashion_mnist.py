@@ -74,8 +74,7 @@ def read_idx(path: Path, num_axes: int) -> NDArray[np.uint8]:
         DataError: the file cannot be read or is no such file.
     """
     try:
-        with gzip.open(path) as stream:
-            raw = stream.read()
+        raw = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read as gzip: {error}; download it again") from None
     start = 4 + 4 * num_axes
