@@ -2,8 +2,8 @@
 
     CACHE/pfl/bin/python -m torch.distributed.run --nproc-per-node 2 benchmarks/peer_pfl.py DATA.npz cnn-small 20
 
-Two processes of one thread each, resident tensors. They share the test set when the model is measured, before the first
-round and after the last one. Prints the seconds of each round and the last accuracy as one JSON line.
+Two processes of one thread each, resident tensors. They share the test set when the model is measured, after the last
+round. Prints the seconds of each round and the last accuracy as one JSON line.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ RANK, PROCESSES = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SI
 
 
 class Watch(TrainingProcessCallback):
-    """Notes when each round ended, and measures the model at both ends."""
+    """Notes when each round ended, and measures the model after the last one."""
 
     def __init__(self, net: nn.Module) -> None:
         self._net = net
         self._images, self._labels = tested(PATH)
-        self.accuracy = self._measured()
+        self.accuracy = 0.0
         self.times = [perf_counter()]
 
     def _measured(self) -> float:

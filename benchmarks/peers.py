@@ -5,8 +5,8 @@
 Fashion-MNIST, 100 clients of 480 training images, 10 a round, one epoch in batches of 32, federated averaging, on two
 cores. A round is all that happens between two rounds of evaluation; of `parityfl` writing the journal and the tables is
 not in it, some 2 ms, though it is in the whole run. `parityfl` does what the others do: nothing is held out, and the
-model is measured on the test set at the start and at the end only (at the end `parityfl` measures its moving average as
-well). The accuracy at the end shows that all sides train the same. In `parityfl, held-out parts` each client also
+model is measured on the test set at the end only (`parityfl` measures its moving average as well). The accuracy shows
+that all sides train the same. In `parityfl, held-out parts` each client also
 measures the model before and after its training, on 120 images more that it holds out. `parityfl, evaluating` is the
 usual run: besides, every round measures the model and its moving average on the test set and the model on all 100
 held-out parts. `parityfl, bf16` is `parityfl` with `engine.precision = "bf16"`, which computes something else: it is no

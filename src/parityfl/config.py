@@ -231,6 +231,7 @@ class Evaluation(Section):
     """`[evaluation]`: how often the model is evaluated, and the decay of the server's moving average."""
 
     every: Count = 1
+    test_every: Count = 1
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.9
 
 

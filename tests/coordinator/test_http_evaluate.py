@@ -45,6 +45,8 @@ def test_the_test_set_is_measured_off_the_event_loop() -> None:
             measured = await HttpEvaluator(fleet, test_set)(1, WEIGHTS, WEIGHTS * 2)
             assert (measured.global_loss, measured.global_accuracy) == (1.0, 0.2)
             assert measured.ema_global_accuracy == 0.4
+            between = await HttpEvaluator(fleet, test_set)(2, WEIGHTS, WEIGHTS * 2, on_test_set=False)
+            assert np.isnan([between.global_loss, between.global_accuracy, between.ema_global_accuracy]).all()
 
     run(main())
     assert len(threads) == 1

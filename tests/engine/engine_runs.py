@@ -63,6 +63,7 @@ def make_spec(world=None, layout=LAYOUT, select="lnu", aggregate="mifa", **chang
         "virtual": True,
         "functional": "loss_gain",
         "evaluate_every": 1,
+        "test_every": 1,
         "ema": 0.9,
         "local_lr": 0.1,
         "local_epochs": 1,
@@ -137,13 +138,14 @@ def make_evaluator(spec, during=None):
     """Return the evaluation of the quadratic clients; `during` is called with the round before each."""
     theta = optima(spec.world, spec.layout.size).astype(np.float64)
 
-    async def evaluate(round, weights, average):
+    async def evaluate(round, weights, average, *, on_test_set=True):
         if during is not None:
             during(round)
         loss = np.sum((theta - weights) ** 2, axis=1) / 2
         clients = ClientEvaluation(loss, np.exp(-loss))
         centre, smooth = (float(np.exp(-np.sum((theta.mean(axis=0) - w) ** 2))) for w in (weights, average))
-        return Evaluation(float(loss.mean()), centre, smooth, clients)
+        measured = (float(loss.mean()), centre, smooth) if on_test_set else (np.nan,) * 3
+        return Evaluation(*measured, clients)
 
     return evaluate
 

@@ -174,6 +174,22 @@ def test_evaluation_every_other_round(tmp_path):
         assert (row["local_gain"] != "") == (row["participated"] == "1")
 
 
+def test_the_test_set_every_third_round(tmp_path):
+    """It is measured after rounds 3 and 5, the last; the clients are after every round, so all gains are known."""
+    run(make_spec(test_every=3, rounds=5), tmp_path)
+    for column in ("global_loss", "global_accuracy", "ema_global_accuracy"):
+        assert [row[column] != "" for row in rows(tmp_path, "rounds")] == [False, False, True, False, True]
+    assert all(row["mean_client_accuracy"] for row in rows(tmp_path, "rounds"))
+    assert all(row["eval_loss"] and row["loss_gain"] for row in rows(tmp_path, "clients"))
+
+
+def test_the_test_set_only_where_the_model_is_evaluated_at_all(tmp_path):
+    """Rounds 2, 4, 6 and the last, 7, are evaluated; of these the test set is measured after 6 and 7."""
+    run(make_spec(functional="local_gain", evaluate_every=2, test_every=3, rounds=7), tmp_path)
+    known = [row["global_accuracy"] != "" for row in rows(tmp_path, "rounds")]
+    assert known == [False, False, False, False, False, True, True]
+
+
 def test_devices_have_rows_from_their_first_registration(tmp_path):
     """h1 registers in round 3 and is there from then on: in round 4 it was available in 2 of 2 rounds."""
     spec = make_spec(make_world(clients=3, **ALWAYS), rounds=4)
@@ -208,9 +224,9 @@ def test_what_is_not_finite_is_unknown(tmp_path):
     spec = make_spec()
     plain = make_evaluator(spec)
 
-    async def diverged(round, weights, average):
+    async def diverged(round, weights, average, **where):
         if round < 2:
-            return await plain(round, weights, average)
+            return await plain(round, weights, average, **where)
         loss = np.full(CLIENTS, np.inf)
         return Evaluation(np.inf, 0.1, 0.1, ClientEvaluation(loss, np.full(CLIENTS, 0.1)))
 

@@ -20,7 +20,7 @@ from watching import has_closed, until
 from parityfl.config import Config
 from parityfl.core.errors import ConfigError, FleetError
 from parityfl.core.types import Outcome, Update
-from parityfl.engine.fleet import Reply, TrainTask
+from parityfl.engine.fleet import Evaluation, Reply, TrainTask
 from parityfl.experiments.batched import Batching, choose_batching
 from parityfl.experiments.build import WorkbenchEvaluator
 from parityfl.experiments.children import CORES, cores
@@ -404,6 +404,20 @@ def test_evaluation_is_the_same_whoever_measures(model: str) -> None:
     assert (one.global_loss, one.global_accuracy) == bench.evaluate_test(weights)
     assert one.ema_global_accuracy == bench.evaluate_test(average)[1]
     assert np.array_equal(one.clients.accuracy, bench.holdings.held.means(bench.measure("held", weights)[1]))
+
+
+def test_an_evaluation_without_the_test_set_measures_the_clients_alike() -> None:
+    bench = Workbench(config())
+    weights = bench.initial_weights()
+
+    async def both() -> list[Evaluation]:
+        evaluate = WorkbenchEvaluator(bench)
+        return [await evaluate(1, weights, weights * np.float32(0.5), on_test_set=tested) for tested in (True, False)]
+
+    whole, clients_only = asyncio.run(both())
+    assert np.isnan([clients_only.global_loss, clients_only.global_accuracy, clients_only.ema_global_accuracy]).all()
+    assert clients_only.clients.loss.tobytes() == whole.clients.loss.tobytes()
+    assert clients_only.clients.accuracy.tobytes() == whole.clients.accuracy.tobytes()
 
 
 def test_pieces_are_whole_batches() -> None:

@@ -39,17 +39,18 @@ class HttpEvaluator:
         self._test_set = test_set
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluate")
 
-    async def __call__(self, round: int, weights: Vector, average: Vector) -> Evaluation:
+    async def __call__(self, round: int, weights: Vector, average: Vector, *, on_test_set: bool = True) -> Evaluation:
         """Measure the model on the test set and, at the same time, on the devices that are there."""
+        test_set = self._test_set if on_test_set else None
         clients, (loss, accuracy), (_, average_accuracy) = await asyncio.gather(
-            self._on_devices(round, weights), self._on_test_set(weights), self._on_test_set(average)
+            self._on_devices(round, weights), self._globally(test_set, weights), self._globally(test_set, average)
         )
         return Evaluation(loss, accuracy, average_accuracy, clients)
 
-    async def _on_test_set(self, weights: Vector) -> tuple[float, float]:
-        if self._test_set is None:
+    async def _globally(self, test_set: TestSet | None, weights: Vector) -> tuple[float, float]:
+        if test_set is None:
             return nan, nan
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._test_set, weights)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, test_set, weights)
 
     async def _on_devices(self, round: int, weights: Vector) -> ClientEvaluation:
         model = await asyncio.to_thread(self._fleet.packed, weights)

@@ -143,8 +143,11 @@ class Evaluation:
 class Evaluator(Protocol):
     """Measures a model and its moving average, off the event loop."""
 
-    async def __call__(self, round: int, weights: Vector, average: Vector) -> Evaluation:
-        """Evaluate the model after `round` (0: the initial model), both vectors of shape (d,)."""
+    async def __call__(self, round: int, weights: Vector, average: Vector, *, on_test_set: bool = True) -> Evaluation:
+        """Evaluate the model after `round` (0: the initial model), both vectors of shape (d,).
+
+        The clients' held-out parts are measured always, the global figures only `on_test_set`.
+        """
         ...
 
 

@@ -60,6 +60,7 @@ class RunSpec:
         virtual: whether the clock is the virtual one.
         functional: what a participation is worth.
         evaluate_every: evaluate after every so many rounds, and after the last.
+        test_every: of these rounds, measure on the test set as well after every so many, and after the last.
         ema: decay of the server's moving average.
         local_lr: the clients' learning rate.
         local_epochs: the clients' number of epochs.
@@ -84,6 +85,7 @@ class RunSpec:
     virtual: bool
     functional: Functional
     evaluate_every: int
+    test_every: int
     ema: float
     local_lr: float
     local_epochs: int
@@ -183,7 +185,7 @@ class _Run:
 
     async def _fresh(self) -> RunState:
         state = self._initial()
-        first = await self.evaluate(0, state.weights, state.average)
+        first = await self.evaluate(0, state.weights, state.average, on_test_set=False)
         loss, accuracy = first.clients.loss, first.clients.accuracy
         ledger = replace(state.ledger, initial_loss=loss, eval_loss=loss, eval_accuracy=accuracy)
         return replace(state, ledger=ledger)
@@ -350,8 +352,10 @@ class _Run:
         return weights, optimizer
 
     async def _evaluate(self, number: int, weights: Vector, average: Vector) -> Evaluation:
-        if number % self.spec.evaluate_every == 0 or number == self.spec.rounds:
-            return await self.evaluate(number, weights, average)
+        last = number == self.spec.rounds
+        if number % self.spec.evaluate_every == 0 or last:
+            tested = number % self.spec.test_every == 0 or last
+            return await self.evaluate(number, weights, average, on_test_set=tested)
         unknown = np.full(self.spec.world.num_clients, np.nan)
         return Evaluation(math.nan, math.nan, math.nan, ClientEvaluation(unknown, unknown))
 

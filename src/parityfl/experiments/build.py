@@ -83,6 +83,7 @@ def build_spec(config: Config, world: World, layout: Layout, initial_weights: Ca
         virtual=config.rounds.clock == "virtual",
         functional=config.utility.functional,
         evaluate_every=config.evaluation.every,
+        test_every=config.evaluation.test_every,
         ema=config.evaluation.ema,
         local_lr=config.training.lr,
         local_epochs=config.training.epochs,
@@ -119,17 +120,20 @@ class WorkbenchEvaluator:
         self._bench = workbench
         self._crew = Crew.alone(workbench) if crew is None else crew
 
-    async def __call__(self, round: int, weights: Vector, average: Vector) -> Evaluation:
+    async def __call__(self, round: int, weights: Vector, average: Vector, *, on_test_set: bool = True) -> Evaluation:
         """Evaluate, off the event loop."""
         tests = ["weights"] if np.array_equal(weights, average) else ["weights", "average"]
         self._crew.board.put("weights", weights)
         self._crew.board.put("average", average)
-        *tested, (losses, hits) = await self._measure([*((name, "test") for name in tests), ("weights", "held")])
+        wanted: list[tuple[str, PartName]] = [(name, "test") for name in tests if on_test_set]
+        *tested, (losses, hits) = await self._measure([*wanted, ("weights", "held")])
+        figures = [(float(each.mean()), float(right.mean())) for each, right in tested] or [(math.nan, math.nan)]
+        held = self._bench.holdings.held
         return Evaluation(
-            global_loss=float(tested[0][0].mean()),
-            global_accuracy=float(tested[0][1].mean()),
-            ema_global_accuracy=float(tested[-1][1].mean()),
-            clients=ClientEvaluation(self._bench.holdings.held.means(losses), self._bench.holdings.held.means(hits)),
+            global_loss=figures[0][0],
+            global_accuracy=figures[0][1],
+            ema_global_accuracy=figures[-1][1],
+            clients=ClientEvaluation(held.means(losses), held.means(hits)),
         )
 
     async def _measure(self, wanted: Sequence[tuple[str, PartName]]) -> list[tuple[FloatArray, BoolArray]]:
