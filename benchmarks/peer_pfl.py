@@ -71,7 +71,8 @@ def loss(self: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def network() -> nn.Module:
-    """Return a network with the methods that pfl looks for."""
+    """Return a network with the methods that pfl looks for, the same in both processes."""
+    torch.manual_seed(0)
     net = build(MODEL)
     net.loss = MethodType(loss, net)
     net.metrics = MethodType(lambda self, images, labels: {}, net)

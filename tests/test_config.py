@@ -3,7 +3,9 @@
 import json
 import math
 import random
-from dataclasses import fields
+import re
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import pytest
 
@@ -27,7 +29,8 @@ from parityfl.core.aggregation import aggregator
 from parityfl.core.availability import availability
 from parityfl.core.errors import ConfigError
 from parityfl.core.objectives import objective
-from parityfl.core.selection import selector
+from parityfl.core.selection import Selector, selector
+from parityfl.options import read_config
 
 PARTS = {"selector": selector, "aggregator": aggregator, "availability": availability, "objective": objective}
 EVERY_PART = [(section, name) for section, registry in PARTS.items() for name in registry.names()]
@@ -195,6 +198,41 @@ def test_what_is_no_string_either_is_told_as_it_was_given():
     with pytest.raises(ConfigError, match=r"population\.clients = 2\.5: input should be a valid integer") as caught:
         assigned("population.clients=2.5", "data.root=123")
     one_line(caught)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["seed", "rounds.count", "rounds.quorum", "training.lr", "engine.workers", "selector.explore"],
+)
+def test_true_is_no_number(key):
+    with pytest.raises(ConfigError, match=rf"^{re.escape(key)} = true: this key is not true or false") as caught:
+        assigned(f"{key}=true")
+    one_line(caught)
+
+
+def test_true_and_false_where_they_mean_something():
+    config = assigned("selector.relative=false", "aggregator.name=fedavg", "aggregator.weighted=false")
+    assert (config.selector.relative, config.aggregator.weighted) == (False, False)
+
+
+def test_a_part_of_ones_own_is_the_same_after_a_trip_through_json(monkeypatch):
+    """Its author wrote 1 for a float: the first document would say 1 and the second 1.0."""
+    monkeypatch.setattr(selector, "_entries", dict(selector._entries))
+
+    @selector("whole-default")
+    @dataclass(frozen=True)
+    class Whole(Selector):
+        """A selector."""
+
+        source: ClassVar[str] = "here"
+        weight: float = 1
+
+        def select(self, state, view, rng):
+            raise NotImplementedError
+
+    config = Config(selector={"name": "whole-default"})
+    assert resolve([json.loads(json.dumps(config.document()))], {}).hash == config.hash
+    assert repr(config.selector.weight) == "1.0"
 
 
 @pytest.mark.parametrize("key", ["selector.half_life", "selector.strict", "population.samples_per_client"])
@@ -463,3 +501,11 @@ def test_the_components_of_a_mixture_are_checked_like_sections():
 def test_infinity_is_refused_where_nothing_can_be_done_with_it(key):
     with pytest.raises(ConfigError, match=key.replace(".", r"\.")):
         resolve([{"selector": {"name": "cup-reactive"}, "objective": {"name": "fedprox"}}], {key: math.inf})
+
+
+def test_a_coordinators_file_keeps_its_engine_keys(tmp_path):
+    """It names no engine, and the coordinator's is http: that is no other one."""
+    file = write(tmp_path / "run.toml", '[engine]\nprecision = "bf16"\n')
+    lowest = {"rounds": {"clock": "wall"}, "engine": {"name": "http"}}
+    config = read_config(file, *[None] * 9, "http", None, lowest=lowest)
+    assert (config.engine.name, config.engine.precision) == ("http", "bf16")

@@ -132,6 +132,7 @@ def coordinator(  # noqa: PLR0917
     per_round: PerRound = None,
     rounds: Rounds = None,
     seed: Seed = None,
+    engine: EngineName = None,
     assignments: Set = None,
     out: Out = None,
     resume: Resume = False,
@@ -140,9 +141,11 @@ def coordinator(  # noqa: PLR0917
     leash: Leash = False,
 ) -> None:
     """Serve a run: wait for devices, train, tell them to leave."""
+    if engine not in {None, "http"}:
+        raise ConfigError(f"--engine {engine}: a coordinator's devices are reached over http; leave it out, or use run")
     config = read_config(
         config_file, method, selector, aggregator, dataset, availability, clients, per_round, rounds, seed, "http",
-        assignments, lowest={"rounds": {"clock": "wall"}},
+        assignments, lowest={"rounds": {"clock": "wall"}, "engine": {"name": "http"}},
     )  # fmt: skip
     from parityfl.coordinator.trust import Trust
     from parityfl.experiments.coordinate import coordinate
@@ -303,9 +306,10 @@ def _reported(folder: Path) -> Iterator[None]:
 
     try:
         yield
-    except UnfinishedError:
-        with suppress(ParityflError, OSError):  # what ended the run may have left nothing to report, or no room for it
-            refresh_report(folder)
+    except ParityflError as error:
+        if error.exit_code == UnfinishedError.exit_code:
+            with suppress(ParityflError, OSError):  # what ended it may have left nothing to report, or no room for it
+                refresh_report(folder)
         raise
     refresh_report(folder)
 

@@ -73,7 +73,7 @@ def schedule(  # noqa: PLR0917
 def suite(
     file: Annotated[Path, typer.Argument(metavar="SUITE.toml", help="Configuration tables, and a \\[grid] of values.")],
     out: Annotated[Path | None, typer.Option(help="The folder of the runs; runs/SUITE where none is given.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="How many runs at a time; 1, or a cluster's CPUs.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="How many runs at a time; else one a core.")] = None,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="A Ray cluster to run on: auto, HOST:PORT, or local.")
     ] = None,
@@ -95,7 +95,11 @@ def suite(
 
     folder = Path("runs") / file.stem if out is None else out
     results: list[Result] = []
-    with _launching(jobs, ray) as (count, launch), resumable(), SuiteProgress(Console(stderr=True), len(cells)) as bars:
+    with (
+        _launching(jobs, len(cells), ray) as (count, launch),
+        resumable(),
+        SuiteProgress(Console(stderr=True), len(cells)) as bars,
+    ):
 
         async def work() -> None:
             place = folder if ray is None else folder.resolve()
@@ -111,13 +115,14 @@ def suite(
 
 
 @contextmanager
-def _launching(jobs: int | None, ray_address: str | None) -> Iterator[tuple[int, "Launch"]]:
+def _launching(jobs: int | None, cells: int, ray_address: str | None) -> Iterator[tuple[int, "Launch"]]:
     """Yield how many cells run at a time, and what starts one: here, or on a Ray cluster."""
     if ray_address is None:
         from parityfl.experiments.children import cores
         from parityfl.experiments.local_cells import launch_fork
+        from parityfl.experiments.suite import usual_jobs
 
-        count = jobs or 1
+        count = jobs or usual_jobs(cells)
         yield count, partial(launch_fork, share=max(1, cores() // count))
         return
     from parityfl.experiments.ray import connected

@@ -10,13 +10,13 @@ import json
 import reprlib
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
@@ -107,8 +107,9 @@ class Part(Section, Generic[T]):
             if key not in known:
                 raise _unknown(f"{self.registry.kind}.{key}", list(known), f"{self.registry.kind} {self.name!r}")
         plain = {k: None if v == "none" and known[k].default is None else v for k, v in keys.items()}
-        try:
-            part: T = _adapter(entry).validate_python(plain)
+        defaults = {k: f.default for k, f in known.items() if f.init and f.default is not MISSING}
+        try:  # the defaults are read, too: a 1 that stands for a float would come back from JSON as another value
+            part: T = _adapter(entry).validate_python({**defaults, **plain})
         except ValidationError as error:
             raise _explained(error, (self.registry.kind,)) from None
         return part
@@ -378,6 +379,7 @@ class Config(Section):
             ConfigError: a key or value is wrong.
         """
         layer: Layer = {key: _plain(value) for key, value in sections.items()}
+        _refuse_switches(layer)
         if not preset_is_laid:
             layer = merge(read_preset(str(layer.get("method", "parityfl"))), layer)
         try:
@@ -649,6 +651,37 @@ def _as_text(overrides: Layer, key: str) -> Layer | None:
         if f"{key}.".startswith(f"{dotted}.") and not isinstance(value, str | Mapping):
             return {**overrides, dotted: str(value).lower() if isinstance(value, bool) else str(value)}
     return None
+
+
+def _refuse_switches(layer: Layer) -> None:
+    """Refuse true and false where a key is neither: pydantic would take them for the numbers 1 and 0."""
+    for name, given in layer.items():
+        values = given if isinstance(given, Mapping) else {"": given}
+        for key, value in values.items():
+            if isinstance(value, bool) and not _takes(bool, _type_of(name, key, values)):
+                dotted = f"{name}.{key}".rstrip(".")
+                raise _KeyFaultError(dotted, f"{dotted} = {str(value).lower()}: this key is not true or false")
+
+
+def _type_of(section: str, key: str, values: Layer) -> Any:
+    """Return the type of a key of a section that is given these values, or, without a key, of the section itself.
+
+    None where that is unknown.
+    """
+    info = Config.model_fields.get(section)
+    kind: Any = None if info is None else info.annotation
+    if not key or kind is None:
+        return kind
+    if issubclass(kind, Part) and key not in kind.model_fields:
+        name = values.get("name", _default_name(section))
+        return get_type_hints(kind.registry.get(str(name))).get(key)
+    field = kind.model_fields.get(key) if issubclass(kind, Section) else None
+    return None if field is None else field.annotation
+
+
+def _takes(wanted: type, annotation: Any) -> bool:
+    """Return whether a type, or one of a union, is the one that is wanted; also where nothing is known."""
+    return annotation in (wanted, None) or any(_takes(wanted, part) for part in get_args(annotation))
 
 
 class _KeyFaultError(ConfigError):

@@ -310,6 +310,11 @@ def test_a_file_is_no_folder(tmp_path):
         run(make_spec(), tmp_path / "run")
 
 
+def test_a_folder_that_the_system_refuses_is_one_line(tmp_path):
+    with pytest.raises(FolderError, match=r"output folder .*aaa cannot be read \(File name too long\): choose another"):
+        run(make_spec(), tmp_path / ("a" * 300))
+
+
 def test_two_writers_do_not_share_a_folder(tmp_path, monkeypatch):
     spec = make_spec()
     interrupt(spec, tmp_path / "run", 2)

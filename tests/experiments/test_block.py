@@ -11,6 +11,7 @@ import pytest
 
 from parityfl.config import Config
 from parityfl.engine.folder import RunFolder
+from parityfl.experiments.children import run_until_stopped
 from parityfl.experiments.run import execute
 
 ROUNDS = 100_000
@@ -50,3 +51,18 @@ def test_an_interrupted_cell_ends_its_run_so_that_it_can_be_resumed(tmp_path: Pa
     summary = RunFolder(tmp_path / "run").summary()
     assert summary["status"] == "interrupted"
     assert 3 <= summary["rounds_completed"] < ROUNDS
+
+
+def test_a_program_keeps_its_own_handling_of_sigterm() -> None:
+    def ours(number: int, frame: object) -> None:
+        """Do what the program does."""
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+
+    before = signal.signal(signal.SIGTERM, ours)
+    try:
+        run_until_stopped(work)
+        assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)

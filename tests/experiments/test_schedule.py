@@ -166,11 +166,18 @@ def test_what_only_a_run_needs_is_not_checked():
     """Each of these is a mistake in a run."""
     layers = [
         {"method": "horvitz-thompson", "selector": {"name": "cup-paper"}},
-        {"evaluation": {"every": 5}, "rounds": {"quorum": 900, "clock": "wall"}, "no-such": {"key": 1}},
+        {"evaluation": {"every": 5}, "rounds": {"quorum": 900, "clock": "wall"}},
     ]
     configuration = resolve_schedule(layers, {"training.no_such_key": 1})
     assert configuration.selector.name == "cup-paper"
     assert configuration.availability.name == "gilbert-elliott"
+
+
+def test_a_section_that_there_is_not_is_a_mistake_here_too():
+    with pytest.raises(ConfigError, match="selectr"):
+        resolve_schedule([], {"selectr.mode": "deterministic"})
+    with pytest.raises(ConfigError, match="no-such"):
+        resolve_schedule([{"no-such": {"key": 1}}], {})
 
 
 @pytest.mark.parametrize(

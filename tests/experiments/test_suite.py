@@ -4,11 +4,12 @@ import asyncio
 import json
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from parityfl.core.errors import ConfigError, FolderError
-from parityfl.experiments.suite import read_suite, run_suite
+from parityfl.experiments.suite import read_suite, run_suite, usual_jobs
 
 
 def suite(tmp_path: Path, text: str):
@@ -72,6 +73,22 @@ class FakeRun:
             from parityfl.config import resolve
 
             return resolve([self.document], {}).hash
+
+
+class Continued(FakeRun):
+    """Remembers in which folders it was to run, and leaves them as they are."""
+
+    def __init__(self):
+        super().__init__()
+        self.folders = []
+
+    @asynccontextmanager
+    async def __call__(self, arguments, errors):
+        self.folders.append(Path(arguments[3]).name)
+        yield self
+
+    async def wait(self):
+        return 0
 
 
 def play(cells, out, *, jobs=2, resume=False, launch=None):
@@ -156,6 +173,14 @@ def test_names_are_distinct_and_bounded(tmp_path: Path):
     assert all(len(name) < 100 for name in names)
 
 
+@pytest.mark.parametrize(("cells", "gigabytes", "jobs"), [(100, 64, 8), (3, 64, 3), (100, 7, 3), (100, 1, 1)])
+def test_how_many_at_a_time(monkeypatch, cells, gigabytes, jobs):
+    """On eight cores: one a core, where there are so many and each has its two gigabytes."""
+    monkeypatch.setenv("PARITYFL_CORES", "8")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=gigabytes * 2**30))
+    assert usual_jobs(cells) == jobs
+
+
 def test_no_grid_is_one_run(tmp_path: Path):
     assert [cell.name for cell in suite(tmp_path, "seed = 4\n")] == ["suite"]
 
@@ -168,6 +193,9 @@ def test_no_grid_is_one_run(tmp_path: Path):
         ('[grid]\nmethod = ["fedavg", "fedagv"]\n', "cell fedagv: unknown method"),
         ("[grid]\nseed = [1]\n[rounds]\ncuont = 3\n", "cell seed1: unknown key rounds.cuont"),
         ("[grid\n", "is no TOML"),
+        ("[[grid]]\nseed = [0, 1]\n", "grid in .* is no table: write \\[grid\\] once"),
+        ("grid = 3\n", "grid in .* is no table"),
+        ('[rounds]\nclock = "wall"\n[grid]\nseed = [0, 1]\n', "cell seed0: rounds.clock = 'wall' needs devices"),
     ],
 )
 def test_mistakes_are_found_before_anything_runs(tmp_path: Path, text, words):
@@ -199,6 +227,18 @@ def test_resume_skips_what_is_done(tmp_path: Path):
     assert launch.started == [1]
     assert [result.skipped for result in results] == [True, False, True]
     assert ("finished", "seed0") in watcher.told
+
+
+def test_a_suite_that_grows_keeps_what_it_has(tmp_path: Path):
+    """With a second seed the cells of the first are called otherwise; those that were begun go on where they lie."""
+    methods = '[grid]\nmethod = ["parityfl", "fedavg", "mifa"]\n'
+    _, _, first = play(suite(tmp_path, f"{methods}seed = [0]\n"), tmp_path / "out")
+    assert first.started == [0, 0, 0]
+    (tmp_path / "out/mifa/summary.json").unlink()
+    cells = suite(tmp_path, f"{methods}seed = [0, 1]\n")
+    results, _, launch = play(cells, tmp_path / "out", resume=True, launch=Continued())
+    assert [result.skipped for result in results] == [True, False, True, False, False, False]
+    assert sorted(launch.folders) == ["fedavg-seed1", "mifa", "mifa-seed1", "parityfl-seed1"]
 
 
 def test_another_configuration_is_not_taken_for_done(tmp_path: Path):

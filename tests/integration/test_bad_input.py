@@ -141,9 +141,14 @@ def test_what_the_command_line_does_not_know(tmp_path: Path, arguments: list[str
         assert word in line
 
 
-def test_a_run_that_ends_early_has_a_report(tmp_path: Path) -> None:
+def test_a_coordinator_of_another_engine(tmp_path: Path) -> None:
+    assert "--engine ray" in refused("coordinator", "--engine", "ray", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("engine", ["local", "http"])
+def test_a_run_that_ends_early_has_a_report(tmp_path: Path, engine: str) -> None:
     """Nobody ever delivers: the run gives up, exit code 3, and what there was can be looked at."""
-    settings = ["--set", "dropout.rate=1.0", "--set", "rounds.max_idle_rounds=2", "--out", "run"]
+    settings = ["--set", "dropout.rate=1.0", "--set", "rounds.max_idle_rounds=2", "--out", "run", "--engine", engine]
     done = subprocess.run(
         [sys.executable, "-m", "parityfl", "run", *settings], capture_output=True, text=True, check=False, cwd=tmp_path
     )

@@ -6,6 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 from folders import write_run
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
@@ -22,7 +24,14 @@ from parityfl.reporting.figures import (
     shortfall,
 )
 from parityfl.reporting.load import SHORTFALL_COLUMNS, RunData, load_run
-from parityfl.reporting.method_figures import METHOD_FIGURES, accuracy_by_method, clients_by_method, paired_differences
+from parityfl.reporting.method_figures import (
+    METHOD_FIGURES,
+    accuracy_by_method,
+    clients_by_method,
+    paired_differences,
+    trade_off_by_method,
+    undominated,
+)
 from parityfl.reporting.svg import to_svg
 
 
@@ -128,6 +137,32 @@ def test_the_legend_names_each_method_once(runs: list[RunData]):
     rows = [row for row in compare(runs).rows if row.runs]
     figure = clients_by_method(rows)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["fedavg", "mine"]
+
+
+def test_the_pareto_front() -> None:
+    """(1, .5) is the cheapest, (2, .7) the most accurate; (2, .6) and (3, .7) are beaten; equal points count once."""
+    points = [(3.0, 0.7), (2.0, 0.6), (1.0, 0.5), (2.0, 0.7), (1.0, 0.5), (1.5, 0.4)]
+    assert undominated(points) == [(1.0, 0.5), (2.0, 0.7)]
+    assert undominated([]) == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5))))
+def test_nothing_on_the_front_is_beaten_and_all_else_is(points: list[tuple[int, int]]) -> None:
+    def beaten(one: tuple[int, int]) -> bool:
+        return any(other != one and other[0] <= one[0] and other[1] >= one[1] for other in points)
+
+    assert set(undominated(points)) == {point for point in points if not beaten(point)}
+
+
+def test_the_front_is_drawn_through_the_means(runs: list[RunData]) -> None:
+    """mine has .1 more accuracy than fedavg; it alone is on the front where its gap is no larger."""
+    rows = [row for row in compare(runs).rows if row.runs]
+    means = {row.method: row.estimates for row in rows}
+    panel = trade_off_by_method(rows).axes[0]
+    front = panel.lines[-1]
+    points = [(means[m]["conditional_selection_gap"].mean, means[m]["global_accuracy"].mean) for m in means]
+    assert list(zip(front.get_xdata(), front.get_ydata(), strict=True)) == undominated(points)
+    assert panel.get_xlabel() == "conditional selection gap: less is better"
 
 
 def test_paired_differences_are_drawn_for_figures_that_rank(runs: list[RunData]):

@@ -1,6 +1,7 @@
 """A run's folder: its files, who may write into it, and how it is brought back to the state of a checkpoint."""
 
 import asyncio
+import errno
 import fcntl
 import json
 import os
@@ -237,11 +238,16 @@ def is_empty(path: Path, apart_from: Collection[str] = ()) -> bool:
     """Return whether an output folder is absent, or holds nothing but unfinished drafts and what is named.
 
     Raises:
-        FolderError: it is a file.
+        FolderError: it is a file, or the system does not let it be looked at.
     """
-    if path.exists() and not path.is_dir():
-        raise FolderError(f"output folder {path} is a file: choose another --out")
-    return not path.exists() or all(entry.suffix == ".part" or entry.name in apart_from for entry in path.iterdir())
+    try:
+        return all(entry.suffix == ".part" or entry.name in apart_from for entry in path.iterdir())
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        raise FolderError(f"output folder {path} is a file: choose another --out") from None
+    except OSError as error:
+        raise FolderError(f"output folder {path} cannot be read ({error.strerror}): choose another --out") from None
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -270,6 +276,10 @@ def disk_errors(path: Path, kind: type[ParityflError] = FolderError) -> Iterator
     try:
         yield
     except OSError as error:
-        raise kind(
-            f"{path} cannot be written ({error.strerror or error}): make room and go on with --resume"
-        ) from error
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        remedy = (
+            "make room and go on with --resume"
+            if full
+            else "mend that and go on with --resume, or choose another --out"
+        )
+        raise kind(f"{path} cannot be written ({error.strerror or error}): {remedy}") from error

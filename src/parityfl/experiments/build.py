@@ -79,7 +79,7 @@ def build_spec(config: Config, world: World, layout: Layout, initial_weights: Ca
         optimizer=config.server.build(),
         uses_control=objective.uses_control,
         rounds=config.rounds.count,
-        wanted=min(config.population.clients, math.ceil(config.population.per_round * config.rounds.over_select)),
+        wanted=wanted(config),
         virtual=config.rounds.clock == "virtual",
         functional=config.utility.functional,
         evaluate_every=config.evaluation.every,
@@ -93,6 +93,11 @@ def build_spec(config: Config, world: World, layout: Layout, initial_weights: Ca
         carry=config.transport.build(),
         document=document(config),
     )
+
+
+def wanted(config: Config) -> int:
+    """Return how many clients a round asks; 1.1 times 10 is 11, though not in floating point."""
+    return min(config.population.clients, math.ceil(round(config.population.per_round * config.rounds.over_select, 9)))
 
 
 def build_conditions(config: Config) -> Conditions:

@@ -108,7 +108,11 @@ def run_until_stopped(work: Callable[[], Coroutine[None, None, None]]) -> None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         await work()
 
+    before = signal.getsignal(signal.SIGTERM)
     try:
         asyncio.run(watched())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # which the loop has put back to the system's own

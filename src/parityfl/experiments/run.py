@@ -18,9 +18,9 @@ Watch = Callable[[], AbstractContextManager[Observer | None]]
 
 
 def default_folder(config: Config) -> Path:
-    """Return a folder name that says what the run is."""
+    """Return a folder name that says what the run is; runs that begin in the same second differ in their hash."""
     moment = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{config.data.name}-{config.method}-seed{config.seed}-{moment}"
+    return Path("runs") / f"{config.data.name}-{config.method}-seed{config.seed}-{moment}-{config.hash[:6]}"
 
 
 def execute(

@@ -123,9 +123,14 @@ def resolve_schedule(layers: Sequence[Layer], overrides: Layer) -> Config:
     Raises:
         ConfigError: a key that counts, or its value, is wrong.
     """
-    counted: list[Layer] = [{key: value for key, value in layer.items() if key in COUNTED} for layer in layers]
-    on_top = {key: value for key, value in overrides.items() if key.partition(".")[0] in COUNTED}
+    counted: list[Layer] = [{key: value for key, value in layer.items() if _counts(key)} for layer in layers]
+    on_top = {key: value for key, value in overrides.items() if _counts(key.partition(".")[0])}
     return resolve(counted, {**on_top, **NEUTRAL})
+
+
+def _counts(section: str) -> bool:
+    """Return whether a section is read: also one that there is not, which is a mistake here as in a run."""
+    return section in COUNTED or section not in Config.model_fields
 
 
 def run_schedule(config: Config, watch: Watch = lambda _: nullcontext(lambda: None)) -> Schedule:

@@ -16,12 +16,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, Protocol
 
+import psutil
+
 from parityfl.config import Config, read_file, resolve
 from parityfl.core.errors import ConfigError, FolderError
 from parityfl.engine.folder import RunFolder, disk_errors, is_empty
+from parityfl.experiments.children import cores
 
 LONGEST_NAME = 80
 """Characters of a cell's name; a longer one is cut and told apart by its configuration's hash."""
+
+RUN_BYTES = 2**31
+"""For how much memory a run is trusted to have room, where nobody says how many shall be done at a time."""
 
 LOOK_EVERY_S = 0.5
 """How often the progress of running cells is read from their folders."""
@@ -78,6 +84,12 @@ Launch = Callable[[Sequence[str], IO[bytes]], AbstractAsyncContextManager[Runnin
 """Starts one of our commands, given its arguments and where its standard error goes; it ends with the context."""
 
 
+def usual_jobs(cells: int) -> int:
+    """Return how many of so many runs to do at a time on this machine: one a core, as far as there is memory."""
+    room = int(psutil.virtual_memory().available // RUN_BYTES)
+    return max(1, min(cells, cores(), room))
+
+
 def read_suite(path: Path) -> list[Cell]:
     """Return the cells of a suite file, in the order of its grid; of several that are the same run, the first.
 
@@ -85,7 +97,10 @@ def read_suite(path: Path) -> list[Cell]:
         ConfigError: the file cannot be read, or a cell's configuration is wrong; the message says which cell's.
     """
     base = dict(read_file(path))
-    grid = dict(_axes(base.pop("grid", {})))
+    table = base.pop("grid", {})
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"grid in {path} is no table: write [grid] once, with a list of values for each key")
+    grid = dict(_axes(table))
     combinations = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
     several = [key for key, values in grid.items() if len(values) > 1] or list(grid)
     unique: dict[str, tuple[str, Config]] = {}
@@ -100,6 +115,9 @@ async def run_suite(
     cells: Sequence[Cell], out: Path, *, jobs: int, resume: bool, watcher: Watcher, launch: Launch
 ) -> list[Result]:
     """Run the cells that are not done, `jobs` at a time, each into a folder of its own under `out`.
+
+    A cell that a run under `out` has begun goes on in that run's folder: its name may have been another when the grid
+    was smaller.
 
     Args:
         cells: what to run.
@@ -119,12 +137,13 @@ async def run_suite(
         raise FolderError(f"output folder {out} is not empty: choose another --out, or go on with --resume")
     with disk_errors(out):
         (out / "logs").mkdir(parents=True, exist_ok=True)
-    places = asyncio.Semaphore(jobs)
+    folders, places = _begun(out), asyncio.Semaphore(jobs)
     with TemporaryDirectory(prefix="parityfl-") as scratch:
 
         async def run(cell: Cell) -> Result:
             async with places:
-                result = await _run_cell(cell, out, Path(scratch), watcher, launch)
+                folder = folders.get(cell.config.hash, out / cell.name)
+                result = await _run_cell(cell, folder, Path(scratch), watcher, launch)
             watcher.finished(result)
             return result
 
@@ -153,9 +172,12 @@ def _such_as(value: Any) -> str:
 
 def _resolved(base: Mapping[str, Any], chosen: Mapping[str, Any], name: str) -> Config:
     try:
-        return resolve([base], chosen)
+        config = resolve([base], chosen)
     except ConfigError as error:
         raise ConfigError(f"cell {name}: {error}") from None
+    if config.rounds.clock == "wall":
+        raise ConfigError(f"cell {name}: rounds.clock = 'wall' needs devices of its own: a suite takes 'virtual'")
+    return config
 
 
 def _word(key: str, value: Any) -> str:
@@ -189,14 +211,28 @@ def _named(found: Sequence[tuple[str, Config]]) -> list[Cell]:
     return [Cell(distinct(name, config), config) for name, config in found]
 
 
-async def _run_cell(cell: Cell, out: Path, scratch: Path, watcher: Watcher, launch: Launch) -> Result:
-    folder = out / cell.name
-    if _is_done(folder, cell.config):
+def _begun(out: Path) -> dict[str, Path]:
+    """Return the folders under `out` in which there is a run, by the hash of its configuration; of several one done."""
+    folders = [path.parent for path in sorted(out.glob("*/config.json"))]
+    folders.sort(key=lambda folder: RunFolder(folder).summary().get("status") == "done")
+    return {_hash_in(folder): folder for folder in folders}
+
+
+def _hash_in(folder: Path) -> str:
+    """Return the hash of the configuration of the run in a folder; '' where there is none that can be read."""
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["hash"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+async def _run_cell(cell: Cell, folder: Path, scratch: Path, watcher: Watcher, launch: Launch) -> Result:
+    if _hash_in(folder) == cell.config.hash and RunFolder(folder).summary().get("status") == "done":
         return Result(cell, skipped=True)
-    file, log = scratch / f"{cell.name}.json", out / "logs" / f"{cell.name}.log"
+    file, log = scratch / f"{cell.name}.json", folder.parent / "logs" / f"{cell.name}.log"
     file.write_text(json.dumps(cell.config.document()), encoding="utf-8")
     watcher.started(cell)
-    with disk_errors(out):
+    with disk_errors(folder.parent):
         errors = log.open("wb")
     with errors:
         async with launch(["run", str(file), "--out", str(folder), "--resume"], errors) as process:
@@ -217,15 +253,6 @@ def _rounds_closed(folder: Path) -> int:
         return max(0, (folder / "rounds.csv").read_bytes().count(b"\n") - 1)
     except OSError:
         return 0
-
-
-def _is_done(folder: Path, config: Config) -> bool:
-    """Return whether the folder holds a finished run of this very configuration."""
-    try:
-        document = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return bool(document["hash"] == config.hash and RunFolder(folder).summary().get("status") == "done")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
 
 
 def _reason(code: int, log: Path) -> str:

@@ -25,12 +25,16 @@ from parityfl.reporting.drawing import (
     shared_legend,
     styled,
 )
+from parityfl.reporting.intervals import Estimate
 from parityfl.reporting.standing import standing
 from parityfl.reporting.svg import BLUE, INK
 
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "os^Dvp"
+
+COSTS = {"conditional_selection_gap": "conditional selection gap", "net_gain_cv": "net-gain CV"}
+"""What accuracy is set against: figures of parity that rank methods, of which less is better."""
 
 
 @styled
@@ -83,6 +87,36 @@ def clients_by_method(rows: Sequence[Row]) -> Figure:
 
 
 @styled
+def trade_off_by_method(rows: Sequence[Row]) -> Figure:
+    """Accuracy against two figures of parity, a point per method; those that no other beats in both are joined."""
+    figure, axes = panels(len(COSTS), height=3.6, sharey=True)
+    for panel, (column, title) in zip(axes, COSTS.items(), strict=True):
+        means = []
+        for position, row in enumerate(rows):
+            cost, gain = row.estimates[column], row.estimates["global_accuracy"]
+            if cost is not None and gain is not None:
+                look: dict[str, Any] = {"color": COLOURS[position % 6], "marker": MARKERS[position % 6]}
+                look["label"] = row.method
+                panel.errorbar(cost.mean, gain.mean, yerr=_reach(gain), xerr=_reach(cost), linewidth=1, **look)
+                means.append((cost.mean, gain.mean))
+        front = undominated(means)
+        panel.plot([cost for cost, _ in front], [gain for _, gain in front], color=INK, linewidth=0.8, zorder=0)
+        panel.set(xlabel=f"{title}: less is better")
+    axes[0].set_ylabel("global accuracy: more is better")
+    shared_legend(figure, axes[0])
+    return figure
+
+
+def undominated(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the Pareto front: points (cost, gain) that no other beats in both, by rising cost; each once."""
+    front: list[tuple[float, float]] = []
+    for cost, gain in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or gain > front[-1][1]:
+            front.append((cost, gain))
+    return front
+
+
+@styled
 def paired_differences(comparison: Comparison, setting: str) -> Figure:
     """Paired differences from the baseline with their 95 % intervals, a panel per figure that ranks methods."""
     ranked = [metric for metric in comparison.metrics if metric.better]
@@ -110,6 +144,7 @@ METHOD_FIGURES: dict[str, tuple[Callable[[Sequence[Row]], Figure], str]] = {
         parity_by_method,
         "Line charts: selection gap, utility CV, net-gain CV and credited over net of each method",
     ),
+    "trade-off": (trade_off_by_method, "Accuracy of each method against its selection gap and its net-gain CV"),
     "clients": (clients_by_method, "Lorenz curves of each method, and clients' accuracy against their availability"),
 }
 """The figures that compare methods by name, with what a reader who cannot see them is told."""
@@ -135,6 +170,13 @@ def _line(position: int) -> dict[str, Any]:
 
 def _label_once(row: Row) -> list[str | None]:
     return [row.method, *[None] * len(row.runs)]
+
+
+def _reach(estimate: Estimate) -> list[list[float]] | None:
+    """Return how far an interval reaches below and above its mean; None where there is none."""
+    if estimate.low is None or estimate.high is None:
+        return None
+    return [[estimate.mean - estimate.low], [estimate.high - estimate.mean]]
 
 
 def _mark(axes: Axes, place: int, difference: Difference) -> None:
