@@ -3,10 +3,15 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from parityfl.cli import main
+from parityfl.cli import _reported, main
+
+sys.path.insert(0, str(Path(__file__).parent / "reporting"))
+
+from folders import write_run
 
 EXAMPLE = ["--availability", "bernoulli", "--clients", "3", "--per-round", "1", "--rounds", "200"]
 LOG = "round,client_id,available,participated\n1,a,1,1\n1,b,1,0\n2,a,1,0\n2,b,1,1\n"
@@ -70,6 +75,26 @@ def test_schedule_reads_a_configuration(call, tmp_path):
     _, out, _ = call("schedule", "mine.toml", "--clients", "5", "--json")
     figures = json.loads(out)
     assert (figures["num_rounds"], figures["num_clients"]) == (7, 5)
+
+
+def test_a_report_names_the_run_that_cannot_be_read(call, tmp_path):
+    for name in ("a", "b"):
+        write_run(tmp_path / "runs" / name)
+    (tmp_path / "runs" / "b" / "config.json").write_text("{")
+    code, out, err = call("report", "runs")
+    assert (code, err) == (0, "")
+    assert "runs/b/config.json is not JSON" in out
+    assert "Comparison" in out
+
+
+def test_a_run_whose_report_cannot_be_written_is_done_all_the_same(tmp_path, capsys):
+    folder = write_run(tmp_path / "run")
+    (folder / "report.html").mkdir()
+    with _reported(folder):
+        pass
+    err = capsys.readouterr().err
+    assert err.startswith(f"parityfl: the run is done, in {folder}; its report is not: {folder}/report.html cannot be")
+    assert err.count("\n") == 1
 
 
 def test_undefined_is_null(call):

@@ -41,6 +41,25 @@ def test_index_lists_finished_and_running(runs: Path) -> None:
     assert 'href="/runs/second"' in page
 
 
+def test_a_run_that_cannot_be_read_is_named_beside_the_others(runs: Path) -> None:
+    write_run(runs / "third")
+    (runs / "second" / "config.json").write_text("{")
+    for page in ("/", "/comparison"):
+        answer = get(runs, page)
+        assert answer.status_code == 200
+        assert "second/config.json is not JSON" in answer.text
+        assert re.findall(r'href="/runs/([^"]*)"', answer.text) == ["first", "third"]
+    assert get(runs, "/runs/second").status_code == 404
+
+
+def test_a_list_of_runs_none_of_which_can_be_read_names_them(tmp_path: Path) -> None:
+    (write_run(tmp_path / "only") / "rounds.csv").write_text("")
+    page = get(tmp_path, "/").text
+    assert "only/rounds.csv cannot be read" in page
+    assert "no run here yet" not in page
+    assert get(tmp_path, "/comparison").status_code == 404
+
+
 def test_each_run_has_a_page(runs: Path) -> None:
     for name in ("first", "second"):
         answer = get(runs, f"/runs/{name}")

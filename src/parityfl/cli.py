@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 from parityfl.commands import show_comparison, studies
-from parityfl.core.errors import ConfigError, ParityflError, UnfinishedError
+from parityfl.core.errors import ConfigError, FolderError, ParityflError, UnfinishedError
 from parityfl.options import (
     AggregatorName,
     AvailabilityName,
@@ -301,7 +301,10 @@ def _hold_leash() -> None:
 
 @contextmanager
 def _reported(folder: Path) -> Iterator[None]:
-    """Write the report of the run that ends inside, also of one that ends before its last round."""
+    """Write the report of the run that ends inside, also of one that ends before its last round.
+
+    A run that is done is done also where its report cannot be written.
+    """
     from parityfl.api import refresh_report
 
     try:
@@ -311,7 +314,10 @@ def _reported(folder: Path) -> Iterator[None]:
             with suppress(ParityflError, OSError):  # what ended it may have left nothing to report, or no room for it
                 refresh_report(folder)
         raise
-    refresh_report(folder)
+    try:
+        refresh_report(folder)
+    except FolderError as error:
+        _say(f"the run is done, in {folder}; its report is not: {error}")
 
 
 def main() -> None:

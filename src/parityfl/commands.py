@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from parityfl.core.errors import UnfinishedError
+from parityfl.core.errors import FolderError, UnfinishedError
 from parityfl.options import (
     AsJson,
     AvailabilityName,
@@ -107,9 +107,15 @@ def suite(
 
         run_until_stopped(work)
     failed = [result.cell.name for result in results if result.failure]
-    if len(failed) < len(results):
-        show_comparison(folder)
-    typer.echo(folder)
+    try:
+        if len(failed) < len(results):
+            show_comparison(folder)
+    except FolderError as error:
+        if not failed:
+            raise
+        typer.echo(f"parityfl: {error}", err=True)  # the runs that failed decide how this ends
+    finally:
+        typer.echo(folder)
     if failed:
         raise UnfinishedError(f"{len(failed)} of {len(results)} runs failed: {', '.join(failed)}; go on with --resume")
 
@@ -215,7 +221,7 @@ def conformance() -> None:
 
 
 def show_comparison(folder: Path) -> Path:
-    """Write the report of a run or a folder of runs, print its tables, and return the page's path."""
+    """Write the report of a run or a folder of runs, print its tables and notes, and return the page's path."""
     from rich.console import Console
 
     from parityfl.reporting.report import write_comparison
@@ -226,6 +232,8 @@ def show_comparison(folder: Path) -> Path:
     console.print(rich_table(comparison))
     if comparison.differences:
         console.print(rich_differences(comparison))
+    for note in comparison.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     return page
 
 

@@ -10,9 +10,8 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
 from parityfl.core.errors import FolderError
-from parityfl.reporting.compare import compare
 from parityfl.reporting.load import load_run
-from parityfl.reporting.report import comparison_page, index_page, run_folders, run_page, runs_below
+from parityfl.reporting.report import compare_below, comparison_page, index_page, run_folders, run_page
 from parityfl.web.problems import ProblemError, install
 from parityfl.web.server import on_signals, serving
 
@@ -59,8 +58,8 @@ async def serve(folder: Path, listening: socket.socket) -> None:
 
 
 def _comparison(folder: Path) -> str:
-    runs = runs_below(folder)
-    return comparison_page(folder, runs, compare(runs), _page_of)
+    runs, comparison = compare_below(folder)
+    return comparison_page(folder, runs, comparison, _page_of)
 
 
 def _page_of(folder: Path, run: Path) -> str:

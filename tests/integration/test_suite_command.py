@@ -1,6 +1,7 @@
 """The example suite, with real processes: the grid, resuming it, and the audit of what it wrote."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,34 @@ def test_without_resume_the_folder_is_refused(suite: Path):
     done = run_suite(suite)
     assert done.returncode == 2
     assert "not empty" in done.stderr
+
+
+@pytest.fixture
+def copied(suite: Path, tmp_path: Path) -> Path:
+    """The suite, done, in a folder of its own whose report.html is in the way of the report."""
+    out = shutil.copytree(suite, tmp_path / "small")
+    (out / "report.html").unlink()
+    (out / "report.html").mkdir()
+    return out
+
+
+def test_a_comparison_that_cannot_be_written_hides_no_failure(copied: Path):
+    """A cell holds another configuration's run, and fails."""
+    file = copied / "fedavg-bernoulli-pi0.5" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "hash": "another"}))
+    done = run_suite(copied, "--resume")
+    assert done.returncode == 3
+    assert done.stdout.splitlines()[-1] == str(copied)
+    assert "report.html cannot be written (Is a directory)" in done.stderr
+    assert "1 of 4 runs failed: fedavg-bernoulli-pi0.5" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_comparison_that_cannot_be_written_is_a_failure_of_its_own(copied: Path):
+    done = run_suite(copied, "--resume")
+    assert done.returncode == 2
+    assert done.stdout.splitlines()[-1] == str(copied)
+    assert done.stderr.splitlines()[-1].startswith(f"parityfl: {copied}/report.html cannot be written")
 
 
 def test_the_audit_of_a_run_is_its_summary(suite: Path):

@@ -159,3 +159,10 @@ def _write(path: Path, columns: dict[str, Any], rows: list[dict[str, Any]]) -> N
         writer = csv.DictWriter(file, list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def register_late(path: Path, rounds: int) -> Path:
+    """Take the clients out of the first rounds, as of a live run whose first device came after so many."""
+    lines = (path / "clients.csv").read_text().splitlines(keepends=True)
+    (path / "clients.csv").write_text("".join([lines[0], *lines[1 + rounds * CLIENTS :]]))
+    return path

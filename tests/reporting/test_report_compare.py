@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -97,13 +98,31 @@ def test_the_baseline_is_fedavg_or_as_asked_and_stands_first(tmp_path: Path):
         compare([])
 
 
+@pytest.mark.parametrize(("method", "optimizer"), [("fedadam", "adam"), ("fedavgm", "momentum"), ("fedavg", "adam")])
+def test_what_has_an_optimiser_at_the_server_is_no_baseline(tmp_path: Path, method: str, optimizer: str):
+    """It selects and averages as FedAvg does, and comes first; a configuration may also say nothing of the server."""
+    other = load_run(write_run(tmp_path / "a", method=method, changes={"server.optimizer": optimizer}))
+    plain = load_run(write_run(tmp_path / "b"))
+    silent = replace(plain, config={key: value for key, value in plain.config.items() if key != "server"})
+    assert compare([other, plain]).baseline == "fedavg"
+    assert compare([other, silent]).baseline == "fedavg"
+
+
+def test_of_several_baselines_the_one_that_is_called_so_counts_and_is_not_rounded(tmp_path: Path):
+    mean = load_run(write_run(tmp_path / "a", method="fedavg-uniform", changes={"aggregator.weighted": False}))
+    rounded = load_run(write_run(tmp_path / "b", changes={"transport": {"dtype": "bf16"}}))
+    plain = load_run(write_run(tmp_path / "c", changes={"transport": {"dtype": "float32"}}))
+    assert compare([mean, rounded]).baseline == "fedavg"
+    assert compare([mean, rounded, plain]).baseline == "uniform+fedavg (transport.dtype=float32)"
+
+
 def test_a_method_without_rows_is_missing(tmp_path: Path):
     runs = runs_of(tmp_path, {0: (0.5, 0.6)})
     runs.append(load_run(write_run(tmp_path / "none", method="none", selector="x", rounds=0, status=None)))
     runs.append(load_run(write_run(tmp_path / "half", method="half", selector="y", rounds=3, status="interrupted")))
     comparison = compare(runs)
     rows = {row.method: row for row in comparison.rows}
-    assert rows["none"].missing == "running after 0 of 8 rounds"
+    assert rows["none"].missing == "running, or ended without a summary after 0 of 8 rounds"
     assert rows["half"].missing == "interrupted after 3 of 8 rounds"
     assert set(rows["half"].estimates.values()) == {None}
     assert {d.method for d in comparison.differences} == {"mine"}
@@ -145,6 +164,7 @@ def test_methods_are_compared_within_a_setting(tmp_path: Path):
         ({"changes": {"availability.pi": 0.9}}, "settings differ: availability.pi=0.5 against availability.pi=0.9"),
         ({"changes": {"population.clients": 9}}, "settings differ: population.clients=6 against population.clients=9"),
         ({"rounds": 7}, "8 rounds against 7"),
+        ({"changes": {"evaluation.test_every": 5}}, ""),
     ],
 )
 def test_what_makes_a_pair(tmp_path: Path, run: RunData, written, reason: str):

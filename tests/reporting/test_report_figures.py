@@ -5,13 +5,14 @@ import matplotlib
 import numpy as np
 import polars as pl
 import pytest
-from folders import write_run
+from folders import register_late, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
+from parityfl.reporting import method_figures
 from parityfl.reporting.compare import compare
 from parityfl.reporting.drawing import clients_on, settled
 from parityfl.reporting.figures import (
@@ -68,6 +69,13 @@ def test_every_figure_of_a_run_is_drawn_whatever_its_length(tmp_path: Path, name
 
 
 @pytest.mark.parametrize("name", RUN_FIGURES)
+@pytest.mark.parametrize("empty", [2, 8])
+def test_every_figure_is_drawn_where_the_first_rounds_have_no_clients(tmp_path: Path, name: str, empty: int):
+    run = load_run(register_late(write_run(tmp_path / "run"), empty))
+    assert to_svg(RUN_FIGURES[name][0](run), name, "x").startswith("<svg")
+
+
+@pytest.mark.parametrize("name", RUN_FIGURES)
 def test_axes_have_labels(run: RunData, name: str):
     for axes in RUN_FIGURES[name][0](run).axes:
         assert axes.get_ylabel()
@@ -108,6 +116,15 @@ def test_the_map_shows_who_was_there(run: RunData):
     assert states.shape == (6, 8)
     assert states[:, 3].tolist() == [3, 2, 0, 1, 0, 0]
     assert states[5].tolist() == [0] * 8
+
+
+def test_the_map_begins_before_the_first_device_registered(tmp_path: Path):
+    """Nobody is known in rounds 1 and 2; round 4 is as above, and stands in the fourth column."""
+    run = load_run(register_late(write_run(tmp_path / "run"), 2))
+    states = np.asarray(availability_map(run).axes[0].images[0].get_array())
+    assert states.shape == (6, 8)
+    assert not states[:, :2].any()
+    assert states[:, 3].tolist() == [3, 2, 0, 1, 0, 0]
 
 
 def test_outcomes_are_stacked(run: RunData):
@@ -163,6 +180,14 @@ def test_the_front_is_drawn_through_the_means(runs: list[RunData]) -> None:
     points = [(means[m]["conditional_selection_gap"].mean, means[m]["global_accuracy"].mean) for m in means]
     assert list(zip(front.get_xdata(), front.get_ydata(), strict=True)) == undominated(points)
     assert panel.get_xlabel() == "conditional selection gap: less is better"
+
+
+@pytest.mark.parametrize(("most", "drawn"), [(24, 0), (23, 1)])
+def test_many_points_are_an_image(runs: list[RunData], monkeypatch: pytest.MonkeyPatch, most: int, drawn: int):
+    """Two methods with two seeds of six clients are 24 points."""
+    monkeypatch.setattr(method_figures, "MANY", most)
+    rows = [row for row in compare(runs).rows if row.runs]
+    assert to_svg(clients_by_method(rows), "c", "x").count("<image") == drawn
 
 
 def test_paired_differences_are_drawn_for_figures_that_rank(runs: list[RunData]):

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from folders import write_run
+from folders import register_late, write_run
 
 from parityfl.core.errors import FolderError
 from parityfl.reporting import report as report_module
-from parityfl.reporting.findings import warnings
-from parityfl.reporting.load import load_run
+from parityfl.reporting.findings import headlines, warnings
+from parityfl.reporting.load import RunData, load_run
 from parityfl.reporting.report import run_page, write_report
 from parityfl.reporting.standing import standing
 
@@ -90,7 +90,7 @@ def test_the_report_of_a_run(tmp_path: Path):
 def test_the_report_of_a_folder_of_runs(folder: Path):
     write_report(folder / "mine-0")
     page = page_of(write_report(folder))
-    assert len(page.all("svg")) == 4
+    assert len(page.all("svg")) == 5
     assert "missing: interrupted after 3 of 8 rounds" in page.text
     assert "mine against fedavg, 2 seeds" in page.text
     assert "Better: global accuracy +0.095" in page.text
@@ -135,7 +135,7 @@ def test_settings_have_their_own_figures(tmp_path: Path):
         write_run(tmp_path / "all" / f"a{clients}", changes=changes)
         write_run(tmp_path / "all" / f"b{clients}", method="mine", selector="lnu", changes=changes)
     page = page_of(write_report(tmp_path / "all"))
-    assert len(page.all("svg")) == 8
+    assert len(page.all("svg")) == 10
     assert "mine against fedavg, one seed (population.clients=12)" in page.text
 
 
@@ -143,7 +143,7 @@ def test_a_folder_where_nothing_finished(tmp_path: Path):
     write_run(tmp_path / "all" / "a", rounds=2, status=None)
     page = page_of(write_report(tmp_path / "all"))
     assert page.all("svg") == []
-    assert "missing: running after 2 of 8 rounds" in page.text
+    assert "missing: running, or ended without a summary after 2 of 8 rounds" in page.text
 
 
 def test_whom_the_deadline_shuts_out_is_named(tmp_path: Path):
@@ -152,6 +152,7 @@ def test_whom_the_deadline_shuts_out_is_named(tmp_path: Path):
     rows = [(name, int(bool(outcome)), outcome) for name, each in outcomes.items() for outcome in each]
     run = load_run(write_run(tmp_path / "run"))
     table = pl.DataFrame(rows, schema=["client_id", "selected", "outcome"], orient="row")
+    table = table.with_columns(participated=pl.lit(1), loss_gain=pl.lit(0.1))
     found = [warning for warning in warnings(replace(run, clients=table), standing(run)) if "late" in warning.title]
     assert [warning.title for warning in found] == ["1 client was late in half of its selections or more"]
     assert found[0].text.startswith("h0. ")
@@ -194,11 +195,132 @@ def test_what_the_files_hold_cannot_become_markup(tmp_path: Path):
 
 
 def test_a_large_population_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """With room for two, the two clients with least utility per opportunity are h5 (unknown) and h3 (0)."""
+    """With room for two, these are h3 (0) and h1 (.05, as h2); h5 was never available, has none and comes last."""
     monkeypatch.setattr(report_module, "MOST_CLIENTS", 2)
     page = Page(run_page(load_run(write_run(tmp_path / "run"))))
-    assert "The 2 of 6 clients with the least utility per opportunity" in page.text
-    assert re.findall(r"\bh\d\b", page.text[page.text.index("The 2 of 6") :])[:2] == ["h5", "h3"]
+    said = "The 2 of 6 clients with the least utility per opportunity, those that were never available last"
+    assert said in page.text
+    assert re.findall(r"\bh\d\b", page.text[page.text.index("The 2 of 6") :])[:2] == ["h3", "h1"]
+
+
+@pytest.mark.parametrize("empty", [2, 8])
+def test_a_run_whose_first_rounds_have_no_clients_has_a_page(tmp_path: Path, empty: int):
+    """As a live run has whose first device came later; at 8 none ever came."""
+    page = page_of(write_report(register_late(write_run(tmp_path / "run"), empty)))
+    assert "8 of 8" in page.text
+    assert ("no client has registered" in page.text) == (empty == 8)
+
+
+def measured(run: RunData, rounds: int, clients: int) -> RunData:
+    """Return the run as it is where its clients were evaluated in so many rounds, so many of them."""
+    known = (pl.col("round") <= rounds) & pl.col("client_id").is_in([f"h{k}" for k in range(clients)])
+    of_clients = [pl.when(known).then(pl.col(column)).alias(column) for column in ("eval_accuracy", "loss_gain")]
+    figures = ["mean_client_accuracy", "worst10_client_accuracy", "low_availability_accuracy"]
+    of_rounds = [pl.when((pl.col("round") <= rounds) & (clients > 0)).then(pl.col(figure)) for figure in figures]
+    return replace(run, clients=run.clients.with_columns(of_clients), rounds=run.rounds.with_columns(of_rounds))
+
+
+def test_headlines_count_the_clients_that_their_figure_is_of(run: RunData):
+    """h0 to h3 were measured in rounds 1 to 7: round 7 has 49 % for the worst, and 52 % for the half."""
+    findings = {found.title: found for found in headlines(measured(run, 7, 4), standing(run))}
+    worst, low = findings["Worst 10 % of the clients"], findings["Low-availability half"]
+    assert worst.value == "49.0 %"
+    assert worst.text.startswith("is the mean accuracy of the 1 worst-off of the 4 clients measured then on")
+    assert worst.text.endswith("the mean over all 4 is 56.5 %.")
+    assert low.value == "52.0 %"
+    assert low.text == (
+        "is the mean accuracy of the 3 clients that are available least often, as far as they are among the 4 clients "
+        "measured then."
+    )
+
+
+def test_headlines_of_what_nobody_measured(tmp_path: Path):
+    run = load_run(write_run(tmp_path / "run", changes={"population.holdout": 0.0}))
+    findings = {found.title: found for found in headlines(measured(run, 0, 0), standing(run))}
+    worst, low = findings["Worst 10 % of the clients"], findings["Low-availability half"]
+    assert (worst.value, low.value) == ("–", "–")
+    assert worst.text == "no client was measured on held-out data of its own (population.holdout = 0)."
+    assert low.text == "nobody of the half that is available least often was measured (population.holdout = 0)."
+
+
+@pytest.mark.parametrize(
+    ("holdout", "why"),
+    [
+        (0.0, "with population.holdout = 0 there are no held-out examples to measure it on"),
+        (0.2, "nobody measured it on held-out examples"),
+    ],
+)
+def test_utility_that_nobody_measured_is_one_warning(tmp_path: Path, holdout: float, why: str):
+    run = measured(load_run(write_run(tmp_path / "run", changes={"population.holdout": holdout})), 0, 0)
+    nothing = run.clients.with_columns(utility=pl.lit(0.0), normalized_utility=pl.lit(0.0))
+    run = replace(run, clients=nothing)
+    found = warnings(run, standing(run))
+    assert [warning.title for warning in found] == ["Utility was not measured", "1 client: never available"]
+    assert found[0].text == (
+        f"No client's loss_gain is known in any round: {why}. So every utility is 0, whatever the clients gained."
+    )
+
+
+def test_nobody_who_took_part_is_nobody_to_measure(run: RunData):
+    run = replace(run, clients=measured(run, 0, 0).clients.with_columns(participated=pl.lit(0)))
+    assert "Utility was not measured" not in {warning.title for warning in warnings(run, standing(run))}
+
+
+def test_a_preset_with_other_parts_is_not_called_by_its_name(tmp_path: Path):
+    page = page_of(write_report(write_run(tmp_path / "run", method="parityfl")))
+    assert "uniform+fedavg, seed 0" in page.text
+    assert "parityfl, seed 0" not in page.text
+
+
+def test_a_live_run_goes_on_with_its_coordinator_and_cannot_be_repeated(tmp_path: Path):
+    run = write_run(tmp_path / "my run", rounds=3, status="interrupted", changes={"rounds.clock": "wall"})
+    text = page_of(write_report(run)).text
+    assert f"Go on with: parityfl coordinator '{run}/config.json' --out '{run}' --resume" in text
+    assert "A live run cannot be repeated" in text
+    assert "parityfl run" not in text
+
+
+@pytest.mark.parametrize(("clocks", "repeat"), [(["wall"], False), (["wall", "virtual"], True), (["virtual"], True)])
+def test_a_comparison_says_which_runs_can_be_repeated(tmp_path: Path, clocks: list[str], repeat: bool):
+    for clock in clocks:
+        write_run(tmp_path / clock, rounds=2, changes={"rounds.clock": clock})
+    text = page_of(write_report(tmp_path)).text
+    assert ("To repeat a run: parityfl run FOLDER/config.json." in text) == repeat
+    assert ("A live run cannot be repeated" in text) == ("wall" in clocks)
+
+
+def test_a_run_that_was_killed_is_not_said_to_be_running(tmp_path: Path):
+    run = write_run(tmp_path / "run", rounds=3, status=None)
+    text = page_of(write_report(run)).text
+    assert "It is running, or ended without a summary after 3 of 8 rounds" in text
+    assert f"If it has ended, go on with: parityfl run {run}/config.json --out {run} --resume" in text
+
+
+def test_a_run_that_cannot_be_read_is_named_and_the_others_are_compared(folder: Path):
+    (folder / "mine-1" / "config.json").write_text("{")
+    text = page_of(write_report(folder)).text
+    named = f"{folder}/mine-1/config.json is not JSON"
+    assert named in text
+    assert named in (folder / "table.md").read_text()
+    assert "mine against fedavg, one seed" in text
+
+
+def test_a_folder_of_runs_none_of_which_can_be_read_is_refused(tmp_path: Path):
+    (write_run(tmp_path / "all" / "a") / "clients.csv").unlink()
+    with pytest.raises(FolderError, match=r"no run that can be read: .*a is not a run folder: clients\.csv is missing"):
+        write_report(tmp_path / "all")
+
+
+@pytest.mark.parametrize("name", ["report.html", "table.csv", "table.md"])
+def test_a_report_that_cannot_be_written_is_one_line(tmp_path: Path, name: str):
+    run = write_run(tmp_path / "my run")
+    (run / name).mkdir()
+    with pytest.raises(FolderError) as refused:
+        write_report(run)
+    assert str(refused.value) == (
+        f"{run / name} cannot be written (Is a directory): make room for it, or the folder writable, and run "
+        f"parityfl report '{run}'"
+    )
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path):

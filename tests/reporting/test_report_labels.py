@@ -1,6 +1,8 @@
+import pytest
 from folders import config
 
-from parityfl.reporting.labels import method_key, methods, setting_key, settings
+from parityfl.config import Config, preset_names
+from parityfl.reporting.labels import method_key, method_label, methods, parts, setting_key, settings
 
 
 def labels(*configs):
@@ -20,6 +22,29 @@ def test_a_method_is_called_by_its_name_where_that_tells_it_apart():
 def test_by_its_parts_where_a_name_stands_for_several_methods():
     first, second = config("mine", "lnu", "mifa"), config("mine", "uniform", "mifa")
     assert labels(first, second, config()) == ["lnu+mifa", "uniform+mifa", "fedavg"]
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_is_called_by_its_name(name: str):
+    assert method_label(Config(method=name).document()) == name
+
+
+def test_what_a_configuration_does_not_name_is_the_default():
+    whole = Config()
+    names = whole.selector.name, whole.aggregator.name, whole.objective.name, whole.server.optimizer
+    assert parts({}) == names
+
+
+def test_by_its_parts_where_they_are_not_those_of_the_preset():
+    """The preset parityfl is lnu and mifa. The first run is FedAvg by another name, the second what it says."""
+    assert labels(config("parityfl"), config("parityfl", "lnu", "mifa"), config()) == [
+        "uniform+fedavg",
+        "parityfl",
+        "fedavg",
+    ]
+    assert labels({**config(), "objective": {"name": "fedprox"}}) == ["uniform+fedavg+fedprox"]
+    assert labels({**config(), "server": {"optimizer": "adam"}}) == ["uniform+fedavg+adam"]
+    assert labels({**config("fedprox"), "objective": {"name": "fedprox"}}) == ["fedprox"]
 
 
 def test_by_the_keys_that_differ_where_the_parts_are_the_same():
@@ -53,6 +78,14 @@ def test_where_the_data_lie_and_which_engine_ran_make_no_setting():
     there["engine"] = {"name": "http"}
     assert setting_key(here) == setting_key(there)
     assert method_key(here) == method_key(there)
+
+
+def test_how_often_the_test_set_is_measured_makes_no_setting():
+    """Such runs go the same way, and so does one that was written before there was such a key."""
+    before, seldom = config(), config()
+    seldom["evaluation"] = {**seldom["evaluation"], "test_every": 5}
+    assert setting_key(before) == setting_key(seldom)
+    assert setting_labels(before, seldom) == ["", ""]
 
 
 def test_how_numbers_are_rounded_makes_a_method():

@@ -5,10 +5,18 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from folders import CLIENTS, ROUNDS, write_run
+from folders import CLIENTS, ROUNDS, register_late, write_run
 
 from parityfl.core.errors import FolderError
-from parityfl.reporting.load import CLIENT_COLUMNS, ROUND_COLUMNS, RunData, find_runs, find_unfinished, load_run
+from parityfl.reporting.load import (
+    CLIENT_COLUMNS,
+    NO_SUMMARY,
+    ROUND_COLUMNS,
+    RunData,
+    find_runs,
+    find_unfinished,
+    load_run,
+)
 
 
 def test_columns_have_their_types(run: RunData):
@@ -32,6 +40,15 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str):
     folder = write_run(tmp_path / "run")
     (folder / name).unlink()
     with pytest.raises(FolderError, match=f"not a run folder: {name} is missing"):
+        load_run(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "rounds.csv", "clients.csv", "summary.json", "shortfall.csv"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str):
+    folder = write_run(tmp_path / "run")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).mkdir()
+    with pytest.raises(FolderError, match=rf"{name} cannot be read \(Is a directory\): restore"):
         load_run(folder)
 
 
@@ -72,9 +89,16 @@ def test_a_run_in_progress_is_read_to_its_last_complete_round(tmp_path: Path):
     clients.write_text(clients.read_text()[:-10])
     rounds.write_text(rounds.read_text() + "4,1800.0" + "," * (len(ROUND_COLUMNS) - 2) + "\n")
     run = load_run(folder)
-    assert (run.status, run.finished, run.summary) == ("running", False, {})
+    assert (run.status, run.finished, run.summary) == (NO_SUMMARY, False, {})
     assert run.rounds["round"].to_list() == [1, 2, 3]
     assert run.clients.height == 3 * CLIENTS - 1
+
+
+@pytest.mark.parametrize("rounds", [2, ROUNDS])
+def test_rounds_before_the_first_device_registered_are_kept(tmp_path: Path, rounds: int):
+    run = load_run(register_late(write_run(tmp_path / "run"), rounds))
+    assert run.rounds["round"].to_list() == list(range(1, ROUNDS + 1))
+    assert run.clients.height == (ROUNDS - rounds) * CLIENTS
 
 
 def test_whole_numbers_may_be_written_as_floats_and_columns_may_be_added(tmp_path: Path):

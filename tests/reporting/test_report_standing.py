@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -52,6 +53,13 @@ def test_who_was_left_behind(run: RunData, selected: int, participated: int, uti
     )
     table = standing(RunData(run.path, run.config, run.summary, run.rounds, clients))
     assert table["left_behind"][0] == reason
+
+
+@pytest.mark.parametrize("utility", [0.0, -0.1, None])
+def test_nobody_has_little_benefit_where_the_median_is_not_above_zero(run: RunData, utility: float | None):
+    """h0, which took part 8 times, has what everybody has."""
+    clients = run.clients.with_columns(pl.lit(utility, dtype=pl.Float64).alias("normalized_utility"))
+    assert standing(replace(run, clients=clients))["left_behind"].to_list() == [None] * 5 + ["never available"]
 
 
 def test_an_empty_run_has_nobody(tmp_path: Path):

@@ -67,7 +67,7 @@ def co_absence(rounds: pl.DataFrame, clients: pl.DataFrame) -> CoAbsence:
         clients: round, client_id and available, a row per round and client; a client without one was absent.
     """
     if rounds.is_empty() or clients.is_empty():
-        return _none("there are no rounds")
+        return _none("there are no rounds" if rounds.is_empty() else "no client has registered")
     first = clients.group_by("client_id", maintain_order=True).agg(pl.col("round").min())
     start = first["round"].quantile(0.9, "lower")
     names = first.filter(pl.col("round") <= start)["client_id"].to_list()

@@ -12,7 +12,7 @@ import polars as pl
 
 from parityfl.core.errors import FolderError
 from parityfl.reporting.intervals import Estimate, estimate, sign_test
-from parityfl.reporting.labels import method_key, methods, parts_label, setting_key, settings
+from parityfl.reporting.labels import FEDAVG, method_key, methods, parts, parts_label, setting_key, settings
 from parityfl.reporting.load import RunData
 from parityfl.reporting.standing import standing
 
@@ -165,8 +165,8 @@ def compare(runs: Sequence[RunData], baseline: str | None = None) -> Comparison:
 
     Args:
         runs: at least one; those that did not finish count as missing.
-        baseline: the label of the method to compare with; by default the one that selects uniformly and averages
-            (FedAvg), else the first.
+        baseline: the label of the method to compare with; by default FedAvg (uniform selection, the mean of plain
+            objectives, no server optimiser; of several the one of that name), else the first.
 
     Raises:
         FolderError: there are no runs, or none of that label; the message lists those there are.
@@ -216,15 +216,17 @@ def unfinished(run: RunData) -> str:
 
 def _baseline(runs: Sequence[RunData], labels: dict[str, str], wanted: str | None) -> str:
     if wanted is None:
-        plain = [run for run in runs if _is_fedavg(run)]
-        return labels[method_key((plain or runs)[0].config)]
+        plain = [run for run in runs if parts(run.config) == FEDAVG]
+        return labels[method_key(max(plain, key=_plainness, default=runs[0]).config)]
     if wanted not in labels.values():
         raise FolderError(f"no run of the baseline {wanted!r}: there are {', '.join(labels.values())}")
     return wanted
 
 
-def _is_fedavg(run: RunData) -> bool:
-    return parts_label(run.config) == "uniform+fedavg" and run.config["objective"]["name"] == "plain"
+def _plainness(run: RunData) -> tuple[bool, bool]:
+    """Order runs of FedAvg: what is called so is plainer than a variant, and what is not rounded than what is."""
+    dtype = run.config.get("transport", {}).get("dtype", "float32")
+    return run.config.get("method") == "fedavg", dtype == "float32"
 
 
 def _row(setting: str, method: str, group: list[RunData]) -> Row:

@@ -23,7 +23,7 @@ FEW = 40
 """So many clients are called by their names on an axis, more by their places."""
 
 MANY = 200
-"""More bars than this are drawn as an image."""
+"""More bars or points than this are drawn as an image."""
 
 Limits = tuple[float | None, float | None]
 

@@ -192,9 +192,10 @@ def _states(run: RunData, clients: pl.Series) -> NDArray[np.int64]:
     """Return the state of each client (in the order given) in each round: a position in `STATES`."""
     state = pl.col("available") + pl.col("selected") + pl.col("participated")
     places = pl.DataFrame({"client_id": clients, "place": np.arange(len(clients))})
-    cells = run.clients.join(places, on="client_id").select("place", "round", state.alias("state"))
+    columns = run.rounds.select("round").with_row_index("column")
+    cells = run.clients.join(places, on="client_id").join(columns, on="round").select("place", "column", state=state)
     states = np.zeros((max(len(clients), 1), max(run.rounds.height, 1)), dtype=np.int64)
-    states[cells["place"].to_numpy(), cells["round"].to_numpy() - 1] = cells["state"].to_numpy()
+    states[cells["place"].to_numpy(), cells["column"].to_numpy()] = cells["state"].to_numpy()
     return states
 
 

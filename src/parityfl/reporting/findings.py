@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from shlex import quote
 
 import polars as pl
 
@@ -68,7 +69,14 @@ def headlines(run: RunData, clients: pl.DataFrame) -> list[Finding]:
 
 def warnings(run: RunData, clients: pl.DataFrame) -> list[Finding]:
     """Return what qualifies a run's figures; `clients` is its `standing`."""
-    found = [_unfinished(run), _not_deterministic(run), *_left_behind(clients), _often_late(run), _empty_rounds(run)]
+    found = [
+        _unfinished(run),
+        _not_deterministic(run),
+        _unmeasured(run),
+        *_left_behind(clients),
+        _often_late(run),
+        _empty_rounds(run),
+    ]
     return [warning for warning in found if warning]
 
 
@@ -87,6 +95,10 @@ def names(clients: Sequence[str]) -> str:
     return f"{spelt} and {more} more" if more > 0 else spelt
 
 
+def _clients(count: int) -> str:
+    return f"{count} {'client' if count == 1 else 'clients'}"
+
+
 def _percent(value: float | None) -> str:
     return UNKNOWN if value is None else f"{100 * value:.1f} %"
 
@@ -98,18 +110,43 @@ def _global_accuracy(run: RunData) -> Finding:
 
 
 def _worst_clients(run: RunData, clients: pl.DataFrame) -> Finding:
-    known = clients["eval_accuracy"].count()
+    title, column = "Worst 10 % of the clients", "worst10_client_accuracy"
+    measured = _clients_then(run, column)["eval_accuracy"].count()
+    if measured == 0:
+        return Finding(title, UNKNOWN, f"no client was measured on held-out data of its own{_without_holdout(run)}.")
+    whom = _clients(measured) if measured == clients.height else f"the {_clients(measured)} measured then"
     mean = _percent(last_known(run.rounds, "mean_client_accuracy"))
     text = (
-        f"is the mean accuracy of the {ceil(known / 10)} worst-off of {known} clients on their own held-out data; "
-        f"the mean over all clients is {mean}."
+        f"is the mean accuracy of the {ceil(measured / 10)} worst-off of {whom} on their own held-out data; "
+        f"the mean over all {measured} is {mean}."
     )
-    return Finding("Worst 10 % of the clients", _percent(last_known(run.rounds, "worst10_client_accuracy")), text)
+    return Finding(title, _percent(last_known(run.rounds, column)), text)
 
 
 def _low_availability(run: RunData, clients: pl.DataFrame) -> Finding:
-    text = f"is the mean accuracy of the {clients.height // 2} clients that are available least often."
-    return Finding("Low-availability half", _percent(last_known(run.rounds, "low_availability_accuracy")), text)
+    title, column = "Low-availability half", "low_availability_accuracy"
+    there = _clients_then(run, column)
+    measured = there["eval_accuracy"].count()
+    if measured == 0:
+        nobody = f"nobody of the half that is available least often was measured{_without_holdout(run)}."
+        return Finding(title, UNKNOWN, nobody)
+    only = "" if measured == clients.height else f", as far as they are among the {_clients(measured)} measured then"
+    text = f"is the mean accuracy of the {_clients(there.height // 2)} that are available least often{only}."
+    return Finding(title, _percent(last_known(run.rounds, column)), text)
+
+
+def _clients_then(run: RunData, column: str) -> pl.DataFrame:
+    """Return the clients' rows of the round that the column's last known value is of; none where it was never known."""
+    return run.clients.join(run.rounds.drop_nulls(column).tail(1), on="round", how="semi")
+
+
+def _without_holdout(run: RunData) -> str:
+    return " (population.holdout = 0)" if _keeps_nothing_back(run) else ""
+
+
+def _keeps_nothing_back(run: RunData) -> bool:
+    """Return whether the clients train on all that they have, and so can measure nothing."""
+    return bool(run.config.get("population", {}).get("holdout") == 0)
 
 
 def _personal(run: RunData) -> list[Finding]:
@@ -149,7 +186,10 @@ def _reach(clients: pl.DataFrame) -> Finding:
 def _unfinished(run: RunData) -> Finding | None:
     if run.finished:
         return None
-    remedy = f"Go on with: parityfl run {run.path / 'config.json'} --out {run.path} --resume"
+    command = "coordinator" if run.live else "run"
+    resumed = f"parityfl {command} {quote(str(run.path / 'config.json'))} --out {quote(str(run.path))} --resume"
+    again = f"{resumed} (with the address and the credentials that it had)" if run.live else resumed
+    remedy = f"Go on with: {again}" if run.summary else f"If it has ended, go on with: {again}"
     return Finding(
         "The run did not finish", "", f"It is {unfinished(run)}; the figures are those of that round. {remedy}"
     )
@@ -165,12 +205,23 @@ def _not_deterministic(run: RunData) -> Finding | None:
     return Finding("The run is not deterministic", "", text)
 
 
+def _unmeasured(run: RunData) -> Finding | None:
+    """Say that every utility is 0 because no gain was ever known: nobody is worse off for it."""
+    gain = run.config.get("utility", {}).get("functional", "loss_gain")
+    if run.clients["participated"].sum() == 0 or run.clients[gain].count() > 0:
+        return None
+    empty = "with population.holdout = 0 there are no held-out examples to measure it on"
+    why = empty if _keeps_nothing_back(run) else "nobody measured it on held-out examples"
+    text = f"No client's {gain} is known in any round: {why}. So every utility is 0, whatever the clients gained."
+    return Finding("Utility was not measured", "", text)
+
+
 def _left_behind(clients: pl.DataFrame) -> list[Finding]:
     grouped = {
         reason: clients.filter(pl.col("left_behind") == reason)["client_id"].to_list() for reason in _LEFT_BEHIND
     }
     return [
-        Finding(f"{len(found)} {'client' if len(found) == 1 else 'clients'}: {reason}", "", f"{names(found)}. {text}")
+        Finding(f"{_clients(len(found))}: {reason}", "", f"{names(found)}. {text}")
         for (reason, found), text in zip(grouped.items(), _LEFT_BEHIND.values(), strict=True)
         if found
     ]
@@ -194,7 +245,7 @@ def _empty_rounds(run: RunData) -> Finding | None:
     if empty == 0:
         return None
     title = f"{empty} of {run.rounds.height} rounds had no participant"
-    late = run.config["rounds"].get("late", "discard") == "next-round"
+    late = run.config.get("rounds", {}).get("late", "discard") == "next-round"
     stayed = "The model stayed as it was in these rounds"
     return Finding(title, "", f"{stayed}, unless updates of the round before came late." if late else f"{stayed}.")
 

@@ -117,6 +117,9 @@ OPTIONAL = (
 SUMMARY = "summary.json"
 CONFIG = "config.json"
 
+NO_SUMMARY = "running, or ended without a summary"
+"""What is known of a run without a summary: one that was killed could write none."""
+
 
 @dataclass(frozen=True)
 class RunData:
@@ -140,8 +143,8 @@ class RunData:
 
     @property
     def status(self) -> str:
-        """How the run ended: `done`, `interrupted`, `failed`; `running` while there is no summary."""
-        return str(self.summary.get("status", "running"))
+        """How the run ended: `done`, `interrupted` or `failed`; `NO_SUMMARY` while there is none."""
+        return str(self.summary.get("status", NO_SUMMARY))
 
     @property
     def finished(self) -> bool:
@@ -158,6 +161,11 @@ class RunData:
         """How many rounds the configuration asks for; None where it does not say."""
         count = self.config.get("rounds", {}).get("count")
         return None if count is None else int(count)
+
+    @property
+    def live(self) -> bool:
+        """Whether the rounds were on the wall clock, with devices that come and go as they do."""
+        return bool(self.config.get("rounds", {}).get("clock") == "wall")
 
 
 def load_run(path: str | Path) -> RunData:
@@ -179,10 +187,16 @@ def load_run(path: str | Path) -> RunData:
         folder,
         config,
         summary,
-        rounds.join(clients, on="round", how="semi", maintain_order="left"),
+        _complete(rounds, clients),
         clients.join(rounds, on="round", how="semi", maintain_order="left"),
         _read_csv(folder, "shortfall.csv", SHORTFALL_COLUMNS) if ended else None,
     )
+
+
+def _complete(rounds: pl.DataFrame, clients: pl.DataFrame) -> pl.DataFrame:
+    """Return the rounds up to the last that has clients; the first may have none: no device had registered."""
+    last = clients["round"].max()
+    return rounds if last is None else rounds.filter(pl.col("round") <= last)
 
 
 def _require_every_round(path: Path, numbers: pl.Series) -> None:
@@ -207,6 +221,9 @@ def _read_bytes(folder: Path, name: str) -> bytes:
         return (folder / name).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise FolderError(f"{folder} is not a run folder: {name} is missing") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise FolderError(f"{folder / name} cannot be read ({reason}): restore the file, or make it readable") from None
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

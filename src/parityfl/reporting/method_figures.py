@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from parityfl.reporting.compare import Comparison, Difference, Row
 from parityfl.reporting.drawing import (
     GREEN,
+    MANY,
     ORANGE,
     PURPLE,
     SKY,
@@ -73,12 +74,14 @@ def parity_by_method(rows: Sequence[Row]) -> Figure:
 def clients_by_method(rows: Sequence[Row]) -> Figure:
     """Lorenz curves of normalised utility, and each client's accuracy against its availability, all seeds."""
     figure, (shares, points) = panels(2, height=3.6)
+    tables = [[standing(run) for run in row.runs] for row in rows]
+    many = sum(table.height for of_row in tables for table in of_row) > MANY
     for position, row in enumerate(rows):
-        for label, table in zip(_label_once(row), (standing(run) for run in row.runs), strict=False):
+        for label, table in zip(_label_once(row), tables[position], strict=False):
             lorenz(shares, table["normalized_utility"].drop_nulls().to_numpy(), **_line(position))
             both = table.select("availability_estimate", "eval_accuracy").drop_nulls().to_numpy()
             look: dict[str, Any] = {"color": COLOURS[position % 6], "marker": MARKERS[position % 6], "label": label}
-            points.scatter(both[:, 0], both[:, 1], s=18, alpha=0.65, linewidths=0, **look)
+            points.scatter(both[:, 0], both[:, 1], s=18, alpha=0.65, linewidths=0, rasterized=many, **look)
     lorenz_axes(shares)
     points.set(xlabel="share of rounds available", ylabel="accuracy on the client's own data")
     points.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))

@@ -1,9 +1,13 @@
 """The HTML report of a run or of a folder of runs: one file that opens offline."""
 
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import polars as pl
@@ -14,6 +18,7 @@ from parityfl.reporting.coabsence import co_absence
 from parityfl.reporting.compare import Comparison, compare, last_known, unfinished
 from parityfl.reporting.figures import END_FIGURES, RUN_FIGURES
 from parityfl.reporting.findings import headlines, verdicts, warnings
+from parityfl.reporting.labels import method_label
 from parityfl.reporting.load import CONFIG, RunData, find_runs, find_unfinished, load_run
 from parityfl.reporting.method_figures import METHOD_FIGURES, paired_differences
 from parityfl.reporting.requested import availability_line, dropout_line
@@ -24,7 +29,7 @@ from parityfl.reporting.tables import difference_cells, number, significant, wri
 REPORT = "report.html"
 
 MOST_CLIENTS = 1000
-"""The page lists so many clients; where there are more, those with the least utility per opportunity."""
+"""The page lists so many clients; of more, those with the least utility per opportunity, and who has none last."""
 
 MOST_PAIRS = 20
 """The page lists so many pairs of clients that are absent together."""
@@ -33,21 +38,26 @@ MOST_PAIRS = 20
 def write_report(path: str | Path) -> Path:
     """Write report.html, table.csv and table.md into a run folder or a folder of runs; return the report's path.
 
+    Of several runs those that cannot be read are named, and the others are compared.
+
     Raises:
-        FolderError: there is no run at or below `path`, or a run cannot be read.
+        FolderError: there is no run at or below `path`, none can be read, or the files cannot be written.
     """
     return write_comparison(Path(path))[0]
 
 
 def write_comparison(folder: Path) -> tuple[Path, Comparison]:
     """Do what `write_report` does; return the report's path and the comparison that it shows."""
-    single = (folder / CONFIG).exists()
-    runs = [load_run(folder)] if single else runs_below(folder)
-    comparison = compare(runs)
-    page = run_page(runs[0]) if single else comparison_page(folder, runs, comparison, _report_of)
-    (folder / REPORT).write_text(page, encoding="utf-8")
-    write_csv(comparison, folder / "table.csv")
-    write_markdown(comparison, folder / "table.md")
+    if os.path.exists(folder / CONFIG):  # Path.exists fails on a folder that may not be searched
+        run = load_run(folder)
+        page, comparison = run_page(run), compare([run])
+    else:
+        runs, comparison = compare_below(folder)
+        page = comparison_page(folder, runs, comparison, _report_of)
+    with _disk_errors(folder):
+        (folder / REPORT).write_text(page, encoding="utf-8")
+        write_csv(comparison, folder / "table.csv")
+        write_markdown(comparison, folder / "table.md")
     return folder / REPORT, comparison
 
 
@@ -64,6 +74,7 @@ def run_page(run: RunData) -> str:
         most_pairs=MOST_PAIRS,
         drawings={name: to_svg(draw(run), name, label) for name, (draw, label) in figures.items()},
         facts=_facts(run, clients),
+        label=method_label(run.config),
         config=json.dumps(run.config, indent=2),
         clients=_listed(clients).to_dicts(),
         num_clients=clients.height,
@@ -90,14 +101,15 @@ def comparison_page(
         differences=difference_cells(comparison.differences),
         sections=[_section(comparison, setting, index) for index, setting in enumerate(comparison.settings)],
         runs=[_run_line(folder, run, page_of(folder, run.path)) for run in runs],
+        live=sum(run.live for run in runs),
     )
 
 
 def index_page(folder: Path, page_of: Callable[[Path, Path], str]) -> str:
     """Return the list of the runs below a folder, finished and running, as HTML; `page_of` as for a comparison."""
-    runs = [load_run(path) for path in run_folders(folder)]
+    runs, unread = runs_below(folder)
     lines = [_index_line(folder, run, page_of(folder, run.path)) for run in runs]
-    return _render("index.html.jinja", folder=folder, runs=lines)
+    return _render("index.html.jinja", folder=folder, runs=lines, unread=unread)
 
 
 def run_folders(folder: Path) -> list[Path]:
@@ -105,16 +117,43 @@ def run_folders(folder: Path) -> list[Path]:
     return sorted([*find_runs(folder), *find_unfinished(folder)])
 
 
-def runs_below(folder: Path) -> list[RunData]:
-    """Return the runs at and below `folder`, finished and running.
+def runs_below(folder: Path) -> tuple[list[RunData], list[str]]:
+    """Return the runs at and below `folder`, finished and running, and a line for each that cannot be read."""
+    runs, unread = [], []
+    for path in run_folders(folder):
+        try:
+            runs.append(load_run(path))
+        except FolderError as error:
+            unread.append(str(error))
+    return runs, unread
+
+
+def compare_below(folder: Path) -> tuple[list[RunData], Comparison]:
+    """Return the runs at and below `folder` and their comparison; its notes name the runs that cannot be read.
 
     Raises:
-        FolderError: there is none, or one cannot be read.
+        FolderError: there is none, or none can be read.
     """
-    paths = run_folders(folder)
-    if not paths:
+    runs, unread = runs_below(folder)
+    if not runs and unread:
+        raise FolderError(f"{folder} holds no run that can be read: {unread[0]}")
+    if not runs:
         raise FolderError(f"{folder} holds no run: expected a run folder, or folders with a summary.json below it")
-    return [load_run(path) for path in paths]
+    comparison = compare(runs)
+    return runs, replace(comparison, notes=(*comparison.notes, *unread))
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Turn what the disk refuses into one line."""
+    try:
+        yield
+    except OSError as error:
+        where, reason = error.filename or folder, error.strerror or error
+        raise FolderError(
+            f"{where} cannot be written ({reason}): make room for it, or the folder writable, and run parityfl report "
+            f"{quote(str(folder))}"
+        ) from None
 
 
 def _render(template: str, **values: Any) -> str:
@@ -137,7 +176,7 @@ def _environment() -> Environment:
 def _listed(clients: pl.DataFrame) -> pl.DataFrame:
     if clients.height <= MOST_CLIENTS:
         return clients
-    return clients.sort("normalized_utility", nulls_last=False, maintain_order=True).head(MOST_CLIENTS)
+    return clients.sort("normalized_utility", nulls_last=True, maintain_order=True).head(MOST_CLIENTS)
 
 
 def _facts(run: RunData, clients: pl.DataFrame) -> dict[str, str]:
@@ -146,7 +185,7 @@ def _facts(run: RunData, clients: pl.DataFrame) -> dict[str, str]:
     population = config.get("population", {})
     versions = config.get("versions", {})
     facts = {
-        "Method": config.get("method"),
+        "Method": method_label(config),
         **{part.capitalize(): config.get(part, {}).get("name") for part in ("selector", "aggregator", "objective")},
         "Seed": run.seed,
         "Clients": f"{population.get('clients')}, {population.get('per_round')} wanted per round",
@@ -200,7 +239,7 @@ def _index_line(folder: Path, run: RunData, link: str) -> dict[str, str]:
     return {
         "name": run.path.relative_to(folder).as_posix(),
         "link": link,
-        "method": str(run.config.get("method", "")),
+        "method": method_label(run.config),
         "seed": str(run.seed),
         "status": run.status,
         "rounds": f"{run.rounds.height} of {planned}",

@@ -41,7 +41,7 @@ def dropout_line(run: RunData, clients: pl.DataFrame) -> str | None:
         clients: its `standing`.
     """
     rate = run.config.get("dropout", {}).get("rate", 0.0)
-    if rate == 0.0 or run.config.get("rounds", {}).get("clock", "virtual") != "virtual":
+    if rate == 0.0 or run.live:
         return None
     selected = clients["selected"].to_numpy()
     total = int(selected.sum())

@@ -8,7 +8,7 @@ MANY_OPPORTUNITIES = 5
 """Rounds in which a client must have been available before it can count as left behind."""
 
 LITTLE_BENEFIT = 0.1
-"""A normalised utility below this share of the median is little."""
+"""A normalised utility of at most this share of the median is little, where the median is above 0."""
 
 
 def standing(run: RunData) -> pl.DataFrame:
@@ -42,7 +42,7 @@ def _last_known(column: str) -> pl.Expr:
 
 def _left_behind() -> pl.Expr:
     often = pl.col("opportunities") >= MANY_OPPORTUNITIES
-    utility = pl.col("normalized_utility")
+    utility, median = pl.col("normalized_utility"), pl.col("normalized_utility").median()
     return (
         pl.when(pl.col("opportunities") == 0)
         .then(pl.lit("never available"))
@@ -50,6 +50,6 @@ def _left_behind() -> pl.Expr:
         .then(pl.lit("never selected"))
         .when(often & (pl.col("participated") == 0))
         .then(pl.lit("never completed a round"))
-        .when(often & (utility <= LITTLE_BENEFIT * utility.median().clip(lower_bound=0)))
+        .when(often & (median > 0) & (utility <= LITTLE_BENEFIT * median))
         .then(pl.lit("little benefit"))
     )

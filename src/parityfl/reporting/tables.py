@@ -29,7 +29,7 @@ def comparison_frame(comparison: Comparison) -> pl.DataFrame:
 
 def write_csv(comparison: Comparison, path: Path) -> None:
     """Write `comparison_frame`."""
-    comparison_frame(comparison).write_csv(path)
+    path.write_text(comparison_frame(comparison).write_csv(), encoding="utf-8")
 
 
 def write_markdown(comparison: Comparison, path: Path) -> None:
