@@ -27,6 +27,7 @@ Compression = Literal["zstd"]
 MAX_LABELS = 10_000
 MAX_SAMPLES = 2**40
 MAX_DEVICES = 10_000
+"""How many devices a process may have: each of its reports, and of its requests for work, names all of them."""
 
 
 def _null_is_nan(value: Any) -> Any:
