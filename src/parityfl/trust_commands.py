@@ -1,5 +1,6 @@
 """The commands about whom a fleet trusts: its devices' credentials, its certificates."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -59,6 +60,7 @@ def certs(
     """Make a private authority, and certificates for a fleet."""
     from parityfl.client.settings import parse_devices
     from parityfl.web.certificates import AUTHORITY, Authority, device_name, host_names
+    from parityfl.web.secrets import make_folder
 
     hosts, wanted = host_names(host or []), parse_devices(names) if names else ()
     authority = Authority.open(folder)
@@ -67,7 +69,7 @@ def certs(
         authority.certify(folder / "coordinator", "parityfl coordinator", hosts, days)
         typer.echo(folder / "coordinator.pem")
     for name in wanted:
-        (folder / "devices").mkdir(exist_ok=True)
+        make_folder(folder / "devices")
         authority.certify(folder / "devices" / name, f"parityfl device {name}", [device_name(name)], days)
         typer.echo(folder / "devices" / f"{name}.pem")
 
@@ -76,5 +78,5 @@ def _check(run: Path, device: str) -> None:
     from parityfl.client.settings import check_name
 
     check_name(device)
-    if not (run / "config.json").is_file():
-        raise FolderError(f"{run} is no run folder: it has no config.json")
+    if not os.path.isfile(run / "config.json"):  # also where the folder cannot be looked into
+        raise FolderError(f"{run} is no run folder: there is no config.json to be read in it")
