@@ -22,9 +22,10 @@ def list_devices(run: RunDir) -> None:
     from parityfl.coordinator.enrolment import Enrolment
 
     enrolment = Enrolment(run)
+    found = enrolment.devices()
     if not enrolment.exists:
         raise FolderError(f"{run} has no credentials: no coordinator has served it with a join token")
-    for name, enrolled in sorted(enrolment.devices().items()):
+    for name, enrolled in sorted(found.items()):
         typer.echo(f"{name}  {enrolled.status}  {enrolled.since}  {enrolled.fingerprint or '-'}")
 
 
