@@ -121,6 +121,29 @@ def test_ready_says_when_enough_have_registered_and_health_is_there_before() -> 
     run(main())
 
 
+def test_health_says_how_many_devices_are_waited_for() -> None:
+    """A device is here once it has loaded its data and reported; who has gone is not."""
+
+    async def main() -> None:
+        async with coordinating(min_clients=2) as rig:
+
+            async def reason() -> str:
+                return str((await rig.http.get("/health")).json()["reason"])
+
+            assert await reason() == "0 of 2 devices are here"
+            await rig.register("h0")
+            assert await reason() == "0 of 2 devices are here"
+            await rig.register("h0", num_samples=10)
+            await rig.report("h0")
+            assert await reason() == "1 of 2 devices are here"
+            rig.coordinator.phase = "training"
+            assert await reason() == ""
+            rig.coordinator.finish("failed", "the disk is full")
+            assert await reason() == "the disk is full"
+
+    run(main())
+
+
 def test_the_rounds_begin_once_enough_have_loaded_their_data_and_reported() -> None:
     async def main() -> None:
         async with coordinating(min_clients=2) as rig:

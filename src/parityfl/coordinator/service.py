@@ -17,12 +17,14 @@ from parityfl.config import Config
 from parityfl.coordinator.addresses import Addresses
 from parityfl.coordinator.agreement import write_agreement
 from parityfl.coordinator.events import KEPT, EventLog
+from parityfl.coordinator.finished import Finished
 from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.gate import Gate
 from parityfl.coordinator.mailbox import Work
 from parityfl.coordinator.registry import Member, Registry
 from parityfl.coordinator.roster import write_roster
 from parityfl.core.errors import FleetError
+from parityfl.core.fairness import jsonable
 from parityfl.core.ledger import OUTCOME_CODES, Ledger
 from parityfl.core.types import Vector
 from parityfl.engine.fleet import ClosedRound
@@ -54,7 +56,7 @@ class Coordinator:
     Args:
         config: the run's configuration.
         fleet: the devices.
-        min_clients: how many must have loaded their data and reported before the rounds begin.
+        min_clients: how many must have loaded their data and reported before the rounds begin; 0: nobody is waited for.
         addresses: where devices may be called; None: only at the address that they call from.
         roster: where the places of devices are kept for a resumed run; None: nowhere.
         agreement: where what the devices agree on is kept for it; None: nowhere.
@@ -90,6 +92,7 @@ class Coordinator:
         self._rounds: dict[int, RoundInfo] = {}
         self._weights: Vector | None = None
         self._ledger: Ledger | None = None
+        self._check_start()
 
     @property
     def registry(self) -> Registry:
@@ -110,6 +113,13 @@ class Coordinator:
         """Note where the run begins."""
         self._weights, self.rounds_done = weights, rounds_done
         self.events.publish("started", json.dumps({"rounds_done": rounds_done, "rounds_total": rounds_total}))
+
+    def recall(self, finished: Finished) -> None:
+        """Show a run that a process before this one has brought to its end."""
+        rounds = finished.rounds
+        self._weights, self.rounds_done, self.figures = finished.weights, rounds, finished.figures
+        start = {"rounds_done": rounds, "rounds_total": rounds, "figures": jsonable(finished.figures)}
+        self.events.publish("started", json.dumps(start))
 
     def round_closed(self, closed: ClosedRound) -> None:
         """Note a round and tell the followers."""
@@ -235,8 +245,9 @@ class Coordinator:
 
     @property
     def health(self) -> Health:
-        """That this process is up."""
-        return Health(phase=self.phase, version=VERSION, reason=self.reason)
+        """That this process is up, and what it waits for."""
+        here = f"{self.registry.num_prepared} of {self.min_clients} devices are here"
+        return Health(phase=self.phase, version=VERSION, reason=here if self.phase == "waiting" else self.reason)
 
     def round(self, number: int) -> RoundInfo:
         """Return a closed round.

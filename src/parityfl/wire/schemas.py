@@ -318,7 +318,7 @@ class Health(Message):
     status: Literal["ok"] = Field("ok", description="Always ok.")
     phase: str = Field(description="What it is doing.")
     version: str = Field(description="The version of parityfl.")
-    reason: str = Field("", description="Why a run failed, if it did.")
+    reason: str = Field("", description="What it waits for, or why the run ended early; empty otherwise.")
 
 
 class TrainingState(Message):
