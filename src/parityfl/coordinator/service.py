@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -26,6 +27,7 @@ from parityfl.coordinator.roster import write_roster
 from parityfl.core.errors import FleetError
 from parityfl.core.fairness import jsonable
 from parityfl.core.ledger import OUTCOME_CODES, Ledger
+from parityfl.core.left_behind import MANY_OPPORTUNITIES, left_behind
 from parityfl.core.types import Vector
 from parityfl.engine.fleet import ClosedRound
 from parityfl.web.problems import ProblemError
@@ -45,6 +47,8 @@ from parityfl.wire.schemas import (
     WorkRequest,
 )
 from parityfl.wire.signing import Proof
+
+log = logging.getLogger(__name__)
 
 Phase = Literal["waiting", "training", "done", "stopped", "failed"]
 """Waiting for devices, in the rounds, or after them."""
@@ -84,6 +88,9 @@ class Coordinator:
         self.rounds_done = 0
         self.figures: Mapping[str, float] = {}
         self.outcomes: Counter[str] = Counter()
+        self.left_behind = [""] * len(fleet.registry.device_ids)
+        """By index, why a device is left behind as of the latest round; '' where it is not, or is too new to tell."""
+        self._warned: set[tuple[int, str]] = set()
         self._alone = asyncio.Event()
         self.addresses = addresses or Addresses()
         self._roster = roster
@@ -139,6 +146,7 @@ class Coordinator:
         self.outcomes.update(outcomes.values())
         self._rounds[info.round] = info
         self._rounds.pop(info.round - KEPT, None)
+        self._judge(closed.ledger)
         self.events.publish("round", info.model_dump_json())
 
     def finish(self, phase: Phase, reason: str = "") -> None:
@@ -253,12 +261,14 @@ class Coordinator:
         """Return a closed round.
 
         Raises:
-            ProblemError: it has not closed, or before this process started.
+            ProblemError: it has not closed, or is no longer kept here.
         """
         if number not in self._rounds:
+            closed = 1 <= number <= self.rounds_done
+            kept = f"is not kept here: of those that closed since this process started, the latest {KEPT:,} are"
             raise ProblemError(
                 404,
-                f"round {number} has not closed since this process started; {self.rounds_done} of "
+                f"round {number} {kept if closed else 'has not closed'}; {self.rounds_done} of "
                 f"{self.config.rounds.count} rounds are done, and all of them are in the run folder's CSV files",
             )
         return self._rounds[number]
@@ -303,6 +313,22 @@ class Coordinator:
         request = self.fleet.request(self.rounds_done + 1, time_s, model.digest)
         return assemble(request, {"model": model}, self.fleet.layout)
 
+    def _judge(self, ledger: Ledger) -> None:
+        """Note who is left behind, none in its first rounds, and warn of each device and reason once."""
+        reasons = left_behind(ledger.available, ledger.selected, ledger.participated, ledger.normalized_utility)
+        self.left_behind = np.where(ledger.rounds_present >= MANY_OPPORTUNITIES, reasons, "").tolist()
+        for index, reason in enumerate(self.left_behind):
+            if reason and (index, reason) not in self._warned:
+                self._warned.add((index, reason))
+                log.warning(
+                    "%s is left behind: %s (available in %d rounds, selected in %d, completed %d)",
+                    self.registry.device_ids[index],
+                    reason,
+                    ledger.available[index],
+                    ledger.selected[index],
+                    ledger.participated[index],
+                )
+
     def _check_start(self) -> None:
         if not self.start.is_set() and self.ready and self.registry.num_prepared >= self.min_clients:
             self.start.set()
@@ -343,6 +369,7 @@ class Coordinator:
                 participated=int(ledger.participated[member.index]),
                 utility=float(utility[member.index]),
                 normalized_utility=float(shown[member.index]),
+                left_behind=self.left_behind[member.index] or None,
                 transitions=list(member.transitions),
             )
             for member in members

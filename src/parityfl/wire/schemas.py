@@ -300,6 +300,7 @@ class ClientInfo(Message):
     participated: int = Field(description="Rounds that it completed.")
     utility: Measured = Field(description="Cumulative credited utility; null before the first round.")
     normalized_utility: Measured = Field(description="Utility per opportunity; null before the first.")
+    left_behind: str | None = Field(description="Why it is left behind, as of the latest round; null: it is not.")
     transitions: list[Transition] = Field(description="Its latest changes of state, oldest first.")
 
 
