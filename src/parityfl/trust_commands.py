@@ -1,5 +1,6 @@
 """The commands about whom a fleet trusts: its devices' credentials, its certificates."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -21,9 +22,10 @@ def list_devices(run: RunDir) -> None:
     from parityfl.coordinator.enrolment import Enrolment
 
     enrolment = Enrolment(run)
+    found = enrolment.devices()
     if not enrolment.exists:
         raise FolderError(f"{run} has no credentials: no coordinator has served it with a join token")
-    for name, enrolled in sorted(enrolment.devices().items()):
+    for name, enrolled in sorted(found.items()):
         typer.echo(f"{name}  {enrolled.status}  {enrolled.since}  {enrolled.fingerprint or '-'}")
 
 
@@ -59,6 +61,7 @@ def certs(
     """Make a private authority, and certificates for a fleet."""
     from parityfl.client.settings import parse_devices
     from parityfl.web.certificates import AUTHORITY, Authority, device_name, host_names
+    from parityfl.web.secrets import make_folder
 
     hosts, wanted = host_names(host or []), parse_devices(names) if names else ()
     authority = Authority.open(folder)
@@ -67,7 +70,7 @@ def certs(
         authority.certify(folder / "coordinator", "parityfl coordinator", hosts, days)
         typer.echo(folder / "coordinator.pem")
     for name in wanted:
-        (folder / "devices").mkdir(exist_ok=True)
+        make_folder(folder / "devices")
         authority.certify(folder / "devices" / name, f"parityfl device {name}", [device_name(name)], days)
         typer.echo(folder / "devices" / f"{name}.pem")
 
@@ -76,5 +79,5 @@ def _check(run: Path, device: str) -> None:
     from parityfl.client.settings import check_name
 
     check_name(device)
-    if not (run / "config.json").is_file():
-        raise FolderError(f"{run} is no run folder: it has no config.json")
+    if not os.path.isfile(run / "config.json"):  # also where the folder cannot be looked into
+        raise FolderError(f"{run} is no run folder: there is no config.json to be read in it")

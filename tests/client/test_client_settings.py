@@ -2,6 +2,7 @@ import pytest
 
 from parityfl.client.settings import Settings, parse_devices, server_url
 from parityfl.core.errors import ConfigError
+from parityfl.wire.schemas import MAX_DEVICES, DeviceReport, StatusUpdate
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,17 @@ def test_devices_are_lists_and_ranges(text: str, names: tuple[str, ...]) -> None
 )
 def test_malformed_devices_are_one_clear_line(text: str) -> None:
     with pytest.raises(ConfigError):
+        parse_devices(text)
+
+
+MANY = ",".join(f"h{k}" for k in range(MAX_DEVICES + 1))
+
+
+@pytest.mark.parametrize("text", ["h0..h10000", "h0..h999999", "a0..a5000,b0..b5000", MANY], ids=len)
+def test_a_process_has_no_more_devices_than_a_report_takes(text: str) -> None:
+    assert len(parse_devices("h0..h9999")) == MAX_DEVICES
+    StatusUpdate(devices=[DeviceReport(device_id=name, available=True) for name in parse_devices("h0..h9999")])
+    with pytest.raises(ConfigError, match=r"names [\d,]+ devices, and one call takes at most 10,000: name the others"):
         parse_devices(text)
 
 

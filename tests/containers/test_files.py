@@ -350,24 +350,51 @@ def test_the_build_context_holds_what_the_dockerfiles_copy() -> None:
         assert f"!{source}" in ignore or (source.startswith("docker/") and "!docker/*.py" in ignore), source
 
 
-def test_the_dashboard_shows_metrics_that_the_coordinator_has() -> None:
-    dashboard = json.loads((DOCKER / "monitoring/parityfl.json").read_text())
-    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    shown = {name for expression in expressions for name in re.findall(r"parityfl_\w+", expression)}
+def metrics_in(*expressions: str) -> set[str]:
+    return {name for expression in expressions for name in re.findall(r"parityfl_\w+", expression)}
+
+
+def metrics_of_a_coordinator() -> set[str]:
     coordinator: Any = SimpleNamespace(
         config=Config(),
         rounds_done=1,
         figures=dict.fromkeys(ROUND_COLUMNS, 0.0),
         registry=SimpleNamespace(members=[SimpleNamespace(state="available")]),
         outcomes={},
+        left_behind=[""],
     )
-    assert shown <= set(re.findall(r"^(parityfl_\w+)", exposition(coordinator).decode(), flags=re.MULTILINE))
+    return set(re.findall(r"^(parityfl_\w+)", exposition(coordinator).decode(), flags=re.MULTILINE))
+
+
+def test_the_dashboard_shows_metrics_that_the_coordinator_has() -> None:
+    dashboard = json.loads((DOCKER / "monitoring/parityfl.json").read_text())
+    shown = metrics_in(*(target["expr"] for panel in dashboard["panels"] for target in panel["targets"]))
+    assert shown <= metrics_of_a_coordinator()
     assert len(shown) > 15
 
 
+def test_alerts_go_by_metrics_that_the_coordinator_has() -> None:
+    (group,) = yaml.safe_load((DOCKER / "monitoring/alerts.yml").read_text())["groups"]
+    rules = {rule["alert"]: rule for rule in group["rules"]}
+    assert list(rules) == ["ParityflDevicesLeftBehind", "ParityflUnreachable", "ParityflIdle"]
+    assert metrics_in(*(rule["expr"] for rule in rules.values())) <= metrics_of_a_coordinator()
+    assert metrics_in(rules["ParityflDevicesLeftBehind"]["expr"]) == {"parityfl_devices_left_behind"}
+    assert all(rule["for"] and rule["annotations"]["summary"] for rule in rules.values())
+    guide = (ROOT / "docs/deploy.md").read_text()
+    assert all(f"| `{name}` |" in guide for name in rules)
+
+
 def test_monitoring_is_wired_up() -> None:
-    scrape = yaml.safe_load((DOCKER / "monitoring/prometheus.yml").read_text())["scrape_configs"]
-    assert scrape[0]["static_configs"] == [{"targets": ["coordinator:8080"]}]
+    prometheus = yaml.safe_load((DOCKER / "monitoring/prometheus.yml").read_text())
+    (scrape,) = prometheus["scrape_configs"]
+    assert scrape["static_configs"] == [{"targets": ["coordinator:8080"]}]
+    alerts = (DOCKER / "monitoring/alerts.yml").read_text()
+    assert re.findall(r'job="(\w+)"', alerts) == [scrape["job_name"]]
+    (rules,) = prometheus["rule_files"]
+    folder = "./docker/monitoring"
+    assert {f"{folder}/{name}:/etc/prometheus/{name}:ro" for name in ("prometheus.yml", rules)} <= {
+        *SERVICES["prometheus"]["volumes"]
+    }
     (source,) = yaml.safe_load((DOCKER / "monitoring/datasources.yml").read_text())["datasources"]
     dashboard = json.loads((DOCKER / "monitoring/parityfl.json").read_text())
     assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {source["uid"]}

@@ -20,6 +20,7 @@ from parityfl.coordinator.registry import Registry
 from parityfl.coordinator.roster import read_roster
 from parityfl.coordinator.service import Coordinator
 from parityfl.core.ledger import OUTCOME_CODES, Ledger, RoundRecord, account
+from parityfl.core.left_behind import REASONS
 from parityfl.engine.fleet import ClosedRound
 from parityfl.wire.digests import model_digest
 from parityfl.wire.payload import unpack
@@ -117,6 +118,29 @@ def test_ready_says_when_enough_have_registered_and_health_is_there_before() -> 
             await rig.register("h1")
             response = await rig.http.get("/ready")
             assert (response.status_code, response.text) == (200, "ready")
+
+    run(main())
+
+
+def test_health_says_how_many_devices_are_waited_for() -> None:
+    """A device is here once it has loaded its data and reported; who has gone is not."""
+
+    async def main() -> None:
+        async with coordinating(min_clients=2) as rig:
+
+            async def reason() -> str:
+                return str((await rig.http.get("/health")).json()["reason"])
+
+            assert await reason() == "0 of 2 devices are here"
+            await rig.register("h0")
+            assert await reason() == "0 of 2 devices are here"
+            await rig.register("h0", num_samples=10)
+            await rig.report("h0")
+            assert await reason() == "1 of 2 devices are here"
+            rig.coordinator.phase = "training"
+            assert await reason() == ""
+            rig.coordinator.finish("failed", "the disk is full")
+            assert await reason() == "the disk is full"
 
     run(main())
 
@@ -278,6 +302,51 @@ def test_clients_and_rounds() -> None:
             assert rounds[1]["figures"] == {
                 "round": 2, "global_accuracy": 0.25, "utility_cv": None, "num_available": 3,
             }  # fmt: skip
+
+    run(main())
+
+
+@pytest.mark.parametrize("clock", ["wall", "virtual"])
+def test_who_is_left_behind_is_said_everywhere(caplog: pytest.LogCaptureFixture, clock: str) -> None:
+    """From round 5 on h1 (selected, always late), h2 (never selected) and h3 (never available) are; h0 is not.
+
+    Real devices are warned of in the log as well.
+    """
+    reasons = [None, "never completed a round", "never selected", "never available"]
+
+    async def main() -> None:
+        async with coordinating(small_config(rounds={"clock": clock})) as rig:
+            for name in rig.config.device_ids:
+                await rig.register(name)
+            for number in range(1, 8):
+                rig.coordinator.round_closed(closed_round(number))
+                found = [client["left_behind"] for client in (await rig.http.get("/clients")).json()]
+                assert found == ([None] * 4 if number < 5 else reasons)
+                text = (await rig.http.get("/metrics")).text
+                for reason in REASONS:
+                    count = float(number >= 5 and reason in reasons)
+                    assert f'parityfl_devices_left_behind{{reason="{reason}"}} {count}\n' in text
+
+    run(main())
+    said = [
+        "h1 is left behind: never completed a round (available in 5 rounds, selected in 5, completed 0)",
+        "h2 is left behind: never selected (available in 5 rounds, selected in 0, completed 0)",
+        "h3 is left behind: never available (available in 0 rounds, selected in 0, completed 0)",
+    ]
+    told = [record.getMessage() for record in caplog.records if "left behind" in record.getMessage()]
+    assert told == (said if clock == "wall" else [])
+
+
+def test_a_round_that_is_not_kept_is_told_from_one_that_has_not_closed() -> None:
+    async def main() -> None:
+        async with coordinating() as rig:
+            rig.coordinator.started(WEIGHTS, 2, 30)
+            rig.coordinator.round_closed(closed_round(3))
+            assert (await rig.http.get("/rounds/3")).status_code == 200
+            assert_problem(await rig.http.get("/rounds/2"), 404, "round 2 is not kept here", "latest 1,000")
+            for number in ("4", "0"):
+                problem = await rig.http.get(f"/rounds/{number}")
+                assert_problem(problem, 404, f"round {number} has not closed", "3 of 30")
 
     run(main())
 

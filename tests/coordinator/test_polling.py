@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import fleet_of, replies, task
+from fakes import fleet_of, honest, replies, task
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from test_serve import Rig, Seen, the_round_loop
@@ -199,6 +199,19 @@ def test_the_initial_model_comes_from_the_first_device_that_gives_the_right_one(
             fleet.stop.set()
             with pytest.raises(UnfinishedError, match="stopped before the first round"):
                 await initial_model(fleet)
+
+    run(main())
+
+
+def test_a_run_whose_devices_have_left_does_not_wait_for_the_initial_model_for_ever() -> None:
+    """h0 has nothing to give and falls silent, and nobody else comes."""
+
+    async def main() -> None:
+        config = small_config(rounds={"clock": "wall", "heartbeat_s": 0.1, "max_idle_rounds": 2})
+        async with fleet_of(config, honest) as (fleet, _):
+            with pytest.raises(UnfinishedError, match=r"2 heartbeats \(rounds\.max_idle_rounds\)") as caught:
+                await initial_model(fleet)
+            assert "\n" not in str(caught.value)
 
     run(main())
 

@@ -1,7 +1,9 @@
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,19 +13,26 @@ import numpy as np
 import pytest
 
 from network import LAYOUT, SAMPLES, WEIGHTS, NumpyWorkbench, run, small_config, until
+from parityfl.client.identity import Identity
 from parityfl.client.serve import serve as serve_devices
 from parityfl.client.settings import Settings
 from parityfl.config import Config
 from parityfl.coordinator.evaluate import HttpEvaluator
 from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.serve import Drive, Service, serve
+from parityfl.coordinator.trust import Trust
 from parityfl.core.errors import UnfinishedError
 from parityfl.core.types import World
 from parityfl.engine.fleet import ClosedRound, Observer
 from parityfl.engine.folder import RunFolder
 from parityfl.engine.loop import run_rounds
-from parityfl.experiments.build import build_spec
+from parityfl.experiments.build import build_spec, document
+from parityfl.experiments.coordinate import coordinate
 from parityfl.web.server import bind, port_of
+from parityfl.wire.digests import model_digest
+from parityfl.wire.payload import unpack
+from parityfl.wire.schemas import Registration, TrainRequest
+from parityfl.wire.signing import Token
 
 HEARTBEAT = {"heartbeat_s": 0.05}
 
@@ -250,6 +259,43 @@ def test_devices_find_a_coordinator_that_was_killed_and_came_back(tmp_path: Path
         drive = the_round_loop(config, tmp_path / "run", seen)
         await asyncio.gather(serve(config, LAYOUT, drive, listening, Service(min_clients=2)), devices)
         assert len(seen.rounds) == 2
+
+    run(main())
+
+
+@pytest.mark.parametrize("token", [None, Token("a token that is long enough")])
+def test_a_run_that_is_done_is_served_again_until_a_signal(token: Token | None, tmp_path: Path) -> None:
+    """As after a restart: it shows how it ended, gives the model, and tells a device that comes late to leave.
+
+    Nothing in the folder has changed when it ends, and without `keep_serving` it ends at once.
+    """
+
+    async def main() -> None:
+        config = small_config(rounds={"count": 3, **HEARTBEAT})
+        seen, out = Seen(), tmp_path / "run"
+        rig = Rig(config, the_round_loop(config, out, seen))
+        await asyncio.gather(rig.coordinator, rig.devices("h0", "h1", "h2", "h3"))
+        (out / "config.json").write_text(json.dumps(document(config)))  # as the command writes it
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        rig.listening = bind("127.0.0.1", 0)
+        rig.url = f"http://127.0.0.1:{port_of(rig.listening)}"
+        options: dict[str, Any] = {"resume": True, "watch": nullcontext, "trust": Trust(token)}
+        await coordinate(config, out, rig.listening, **options)
+        serving = asyncio.create_task(coordinate(config, out, rig.listening, keep_serving=True, **options))
+        await _when_ok(lambda: rig.get("/health"), lambda r: r.json()["phase"] == "done")
+        request, vectors = unpack((await rig.get("/model")).content, TrainRequest, LAYOUT)
+        np.testing.assert_array_equal(vectors["model"], seen.rounds[-1].weights)
+        assert request.model_digest == model_digest(seen.rounds[-1].weights)
+        metrics = (await rig.get("/metrics")).text
+        assert "parityfl_rounds_done 3.0\n" in metrics
+        assert "parityfl_num_available 4.0\n" in metrics
+        identity = Identity(token)
+        late = Registration(device_id="h0", port=5000, process_key=identity.key).model_dump(mode="json")
+        assert (await rig.post("/register", json=late, auth=identity)).status_code == 410
+        os.kill(os.getpid(), signal.SIGTERM)
+        await serving
+        after = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        assert after == before
 
     run(main())
 

@@ -24,7 +24,7 @@ from safetensors.numpy import load_file
 from parityfl.core.aggregation import Aggregator
 from parityfl.core.aggregation.fedavg import FedAvg
 from parityfl.core.arrays import Layout, model_hash
-from parityfl.core.errors import UnfinishedError
+from parityfl.core.errors import FolderError, UnfinishedError
 from parityfl.core.types import Outcome, Step, Update
 from parityfl.engine.fleet import ClientEvaluation, Evaluation
 from parityfl.engine.folder import RunFolder
@@ -70,6 +70,17 @@ def test_a_run_folder_is_complete(tmp_path):
     model = LAYOUT.flatten(load_file(tmp_path / "model.safetensors"))
     assert summary["model_hash"] == model_hash(model)
     assert (summary["status"], summary["deterministic"], summary["rounds_completed"]) == ("done", True, 6)
+
+
+def test_the_model_is_read_back_in_its_own_order(tmp_path):
+    """The file sorts its tensors by name: bias comes before weight."""
+    spec = make_spec()
+    summary = run(spec, tmp_path)
+    layout, weights = RunFolder(tmp_path).read_model()
+    assert (layout, model_hash(weights)) == (LAYOUT, summary["model_hash"])
+    (tmp_path / "model.safetensors").write_bytes(b"no model")
+    with pytest.raises(FolderError, match=r"model\.safetensors cannot be read"):
+        RunFolder(tmp_path).read_model()
 
 
 def test_the_columns_are_those_of_the_contract(tmp_path):

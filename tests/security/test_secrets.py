@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from parityfl.cli import main
+from parityfl.client.identity import Credential
 from parityfl.coordinator.enrolment import Enrolment, RefusedError
 from parityfl.core.errors import ConfigError, FolderError
 from parityfl.web.secrets import read_token
@@ -135,6 +136,42 @@ def test_certificates_are_made_for_whom_they_are_asked(
     made = ["authority.pem", "coordinator.pem", "devices/h0.pem", "devices/h1.pem"]
     assert said.splitlines() == [str(tmp_path / name) for name in made]
     assert command(capsys, monkeypatch, "certs", tmp_path, "--host", "a b")[0] == 2
+
+
+def block(path: Path) -> Path:
+    """Have a link that leads nowhere in the way: not even root can write there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(path.parent / "gone" / "away")
+    return path
+
+
+@pytest.mark.parametrize("word", ["revoke", "allow"])
+@pytest.mark.parametrize("name", ["security", "security/lock"])
+def test_a_run_folder_that_cannot_be_written_is_one_line(
+    name: str, word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    blocked = block(tmp_path / name)
+    code, said = command(capsys, monkeypatch, "devices", word, tmp_path, "h0")
+    assert (code, len(said.splitlines())) == (2, 1), said
+    assert f"{blocked} cannot be written" in said
+
+
+@pytest.mark.parametrize("name", ["fleet", "fleet/coordinator.pem", "fleet/devices", "fleet/devices/h0.pem"])
+def test_a_certificate_that_cannot_be_written_is_one_line(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = block(tmp_path / name)
+    code, said = command(capsys, monkeypatch, "certs", tmp_path / "fleet", "--host", "10.0.0.5", "--devices", "h0")
+    assert code == 2
+    assert said.splitlines()[-1].startswith(f"parityfl: {blocked} cannot be written"), said
+    assert "Traceback" not in said
+
+
+def test_a_credential_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    blocked = block(tmp_path / "credentials")
+    with pytest.raises(FolderError, match=f"{blocked} cannot be written"):
+        Credential.open(blocked / "h0.json")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])

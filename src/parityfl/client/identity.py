@@ -19,7 +19,7 @@ from starlette.responses import Response
 from parityfl.core.errors import FolderError
 from parityfl.web.access import target_of
 from parityfl.web.problems import ProblemError, detail_of
-from parityfl.web.secrets import JOIN_TOKEN, write_secret
+from parityfl.web.secrets import JOIN_TOKEN, make_folder, write_secret
 from parityfl.wire.digests import CONTENT_DIGEST, digest, digest_of
 from parityfl.wire.signing import (
     HEADER,
@@ -71,12 +71,13 @@ class Credential:
             document = json.loads(path.read_text(encoding="utf-8"))
             return Credential(KeyPair.from_hex(document["key"]), list(document["coordinators"]), path)
         except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            credential = Credential(KeyPair.new(), [], path)
-            credential.save()
-            return credential
+            pass
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FolderError(f"{path} holds no credential ({error}): restore it, or remove it for a new one") from None
+        make_folder(path.parent)
+        credential = Credential(KeyPair.new(), [], path)
+        credential.save()
+        return credential
 
     def remember(self, coordinator: str) -> None:
         """Know a coordinator again."""

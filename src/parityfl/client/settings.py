@@ -12,12 +12,10 @@ import httpx
 from parityfl.core.errors import ConfigError
 from parityfl.web.server import is_loopback
 from parityfl.web.tls import Tls
+from parityfl.wire.schemas import MAX_DEVICES
 from parityfl.wire.signing import Token
 
 DEFAULT_COORDINATOR_PORT = 8080
-
-MOST_DEVICES = 100_000
-"""How many devices a range may name."""
 
 _DEVICE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOST = re.compile(r"[^\s/]{1,253}")
@@ -98,9 +96,10 @@ def parse_devices(text: str) -> tuple[str, ...]:
     """Return the names of a list such as ``h0,h1`` or ``h0..h9,phone``.
 
     Raises:
-        ConfigError: a name or a range is malformed, or a name occurs twice.
+        ConfigError: a name or a range is malformed, a name occurs twice, or there are more than `MAX_DEVICES`.
     """
     names = [name for part in text.split(",") for name in _expand(part.strip())]
+    _check_number(len(names))
     for name in names:
         check_name(name)
     if len(set(names)) != len(names):
@@ -113,7 +112,15 @@ def _expand(part: str) -> list[str]:
         return [part]
     match = _RANGE.fullmatch(part)
     prefix, first, again, last = match.groups() if match else ("", "0", "", "")
-    if not last or again not in ("", prefix) or not 0 <= int(last) - int(first) < MOST_DEVICES:
-        raise ConfigError(f"--devices {part!r} is no range: write such as h0..h9, at most {MOST_DEVICES:,} devices")
+    if not last or again not in ("", prefix) or int(last) < int(first):
+        raise ConfigError(f"--devices {part!r} is no range: write such as h0..h9")
+    _check_number(int(last) - int(first) + 1)  # before they are written out
     digits = len(first) if first.startswith("0") else 1  # cam01..cam10 counts as it is written
     return [f"{prefix}{number:0{digits}d}" for number in range(int(first), int(last) + 1)]
+
+
+def _check_number(count: int) -> None:
+    if count > MAX_DEVICES:
+        raise ConfigError(
+            f"--devices names {count:,} devices, and one call takes at most {MAX_DEVICES:,}: name the others in another"
+        )

@@ -188,7 +188,7 @@ def _add_run(app: FastAPI, coordinator: Coordinator) -> None:
 
     @app.get("/rounds")
     async def rounds() -> list[RoundInfo]:
-        """List the rounds that have closed since this process started."""
+        """List the rounds that have closed since this process started, the latest 1,000 of them."""
         return coordinator.rounds
 
     @app.get("/rounds/{round}", responses=problems.responses(404, 422))
@@ -225,7 +225,10 @@ def _add_watching(app: FastAPI, coordinator: Coordinator) -> None:
 
     @app.get("/events", response_class=EventSourceResponse)
     async def events(last_event_id: Annotated[int, Header()] = 0) -> EventSourceResponse:
-        """Send an event for the run's beginning, one per closed round, and one for its end: first those so far."""
+        """Send an event for the run's beginning, one per closed round, and one for its end.
+
+        Those so far come first: the beginning, and the latest 1,000.
+        """
         return EventSourceResponse(_events(coordinator, last_event_id))
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

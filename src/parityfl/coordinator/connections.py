@@ -6,6 +6,7 @@ a round costs the coordinator.
 
 from __future__ import annotations
 
+import socket
 import ssl
 from functools import lru_cache
 from typing import Self
@@ -14,6 +15,7 @@ import aiohttp
 import httpx
 from yarl import URL
 
+from parityfl.web.keepalive import keep_alive
 from parityfl.web.server import IDLE_S
 
 AHEAD_BYTES = 2**14
@@ -38,8 +40,11 @@ class Connections(httpx.AsyncBaseTransport):
         self._session: aiohttp.ClientSession | None = None
 
     def _opened(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=self._limit, keepalive_timeout=IDLE_S, ssl=self._tls, socket_factory=_probing_socket
+        )
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._limit, keepalive_timeout=IDLE_S, ssl=self._tls),
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=self._timeout,
             read_bufsize=AHEAD_BYTES,
@@ -95,6 +100,11 @@ class _Pieces(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         """Give the connection back; one that has more to send or to bring is closed."""
         self._answer.release()
+
+
+def _probing_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    family, kind, protocol, *_ = address
+    return keep_alive(socket.socket(family, kind, protocol))
 
 
 @lru_cache(maxsize=2**14)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from hmac import compare_digest
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from parityfl.core.errors import FolderError
-from parityfl.web.secrets import write_secret
+from parityfl.web.secrets import make_folder, write_secret, writing
 from parityfl.wire.schemas import DeviceId, Sha256
 from parityfl.wire.signing import KeyPair, fingerprint
 
@@ -80,7 +80,7 @@ class Enrolment:
         Raises:
             FolderError: the file is damaged, or cannot be written.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         path = self._folder / _KEY
         try:
             return KeyPair.from_hex(path.read_text(encoding="ascii"))
@@ -188,10 +188,16 @@ class Enrolment:
 
     @contextmanager
     def _changing(self) -> Iterator[dict[str, Enrolled]]:
-        """Yield the devices, to be changed by nobody else meanwhile, and write them."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        """Yield the devices, to be changed by nobody else meanwhile, and write them.
+
+        Raises:
+            FolderError: they cannot be written.
+        """
+        make_folder(self._folder)
+        path = self._folder / "lock"
+        with ExitStack() as held:
+            with writing(path):
+                fcntl.flock(held.enter_context(path.open("w")), fcntl.LOCK_EX)
             devices = dict(self.devices())
             yield devices
             write_secret(self._path, _Document(devices).model_dump_json(indent=1))

@@ -1,4 +1,4 @@
-"""The server-sent events of a run: the latest are kept, so that whoever connects late sees them, in bounded memory."""
+"""The server-sent events of a run: the first and the latest are kept for whoever connects late, in bounded memory."""
 
 import asyncio
 from collections import deque
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 KEPT = 1000
-"""How many events are kept; of a longer run the CSV files have the beginning."""
+"""How many events are kept beside the first one; of a longer run the CSV files have the beginning."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class EventLog:
     """Events in order, for any number of followers on one event loop."""
 
     def __init__(self) -> None:
+        self._first: Event | None = None
         self._events: deque[Event] = deque(maxlen=KEPT)
         self._published = 0
         self._news = asyncio.Event()
@@ -31,7 +32,9 @@ class EventLog:
     def publish(self, kind: str, data: str) -> None:
         """Add an event and wake the followers."""
         self._published += 1
-        self._events.append(Event(self._published, kind, data))
+        event = Event(self._published, kind, data)
+        self._first = self._first or event  # how long the run is, without which no other can be read
+        self._events.append(event)
         self._wake()
 
     def close(self) -> None:
@@ -47,13 +50,19 @@ class EventLog:
         seen = after if 0 <= after <= self._published else 0
         while True:
             while seen < self._published:
-                missed = self._published - seen
-                event = next(islice(self._events, max(len(self._events) - missed, 0), None))
+                event = self._after(seen)
                 yield event
                 seen = event.number
             if self._closed:
                 return
             await self._news.wait()
+
+    def _after(self, number: int) -> Event:
+        """Return the first event that is kept with a number above `number`, where there has been one."""
+        if number == 0 and self._first is not None:
+            return self._first
+        missed = self._published - number
+        return next(islice(self._events, max(len(self._events) - missed, 0), None))
 
     def _wake(self) -> None:
         self._news.set()

@@ -26,17 +26,23 @@ async def initial_model(fleet: HttpFleet) -> tuple[Layout, Vector]:
     """Return the layout and the initial weights from the first device that has loaded its data and answers well.
 
     Raises:
-        UnfinishedError: the run was stopped first.
+        UnfinishedError: the run was stopped first, or no device did in `rounds.max_idle_rounds` heartbeats.
     """
-    while not fleet.stop.is_set():
+    rounds = fleet.config.rounds
+    for _ in range(rounds.max_idle_rounds):
+        if fleet.stop.is_set():
+            raise UnfinishedError("stopped before the first round, as asked")
         for member in fleet.registry.prepared:
             try:
-                async with asyncio.timeout(fleet.config.rounds.train_timeout_s):
+                async with asyncio.timeout(rounds.train_timeout_s):
                     return await _model_of(fleet, member)
             except (httpx.TransportError, PayloadError, TimeoutError) as error:
                 log.warning("%s does not give the initial model: %s", member.device_id, error or type(error).__name__)
-        await asyncio.sleep(fleet.config.rounds.heartbeat_s)
-    raise UnfinishedError("stopped before the first round, as asked")
+        await asyncio.sleep(rounds.heartbeat_s)
+    raise UnfinishedError(
+        f"no device has given the initial model in {rounds.max_idle_rounds} heartbeats (rounds.max_idle_rounds): the "
+        "run ends, and can be gone on with once devices are there"
+    )
 
 
 async def _model_of(fleet: HttpFleet, member: Member) -> tuple[Layout, Vector]:

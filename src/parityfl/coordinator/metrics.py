@@ -10,6 +10,7 @@ from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from parityfl.core.left_behind import REASONS
 from parityfl.core.types import Outcome
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class RunCollector(Collector):
         yield _labelled_gauge(
             "devices", "Devices by state", "state", Counter(m.state for m in coordinator.registry.members)
         )
+        behind = {reason: coordinator.left_behind.count(reason) for reason in REASONS}
+        yield _labelled_gauge("devices_left_behind", "Devices left behind, by why", "reason", behind)
         yield _outcomes(coordinator.outcomes)
 
 

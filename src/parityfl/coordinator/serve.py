@@ -25,13 +25,12 @@ from parityfl.coordinator.trust import Trust
 from parityfl.core.arrays import Layout
 from parityfl.core.errors import UnfinishedError
 from parityfl.core.types import AvailabilityProcess
-from parityfl.engine.fleet import Observer
 from parityfl.web.server import on_signals, serving
 
 log = logging.getLogger(__name__)
 
-Drive = Callable[[HttpFleet, Observer], Awaitable[None]]
-"""Runs all rounds over the fleet, telling the observer; given by the composition root."""
+Drive = Callable[[HttpFleet, Coordinator], Awaitable[None]]
+"""Runs all rounds over the fleet, telling the coordinator; given by the composition root."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Service:
 
     Attributes:
         min_clients: how many devices must have loaded their data and reported before the rounds begin; None: all
-            of the population on the virtual clock, `population.per_round` on the wall clock.
+            of the population on the virtual clock, `population.per_round` on the wall clock. 0: nobody is waited for.
         keep_serving: whether to serve on after the rounds, until a signal.
         allowed_hosts: what a device may name as its own beside the address that it calls from: see `Addresses`.
         roster: the file that keeps the devices' places for a resumed run; None: none is kept.

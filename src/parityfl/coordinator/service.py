@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -17,13 +18,16 @@ from parityfl.config import Config
 from parityfl.coordinator.addresses import Addresses
 from parityfl.coordinator.agreement import write_agreement
 from parityfl.coordinator.events import KEPT, EventLog
+from parityfl.coordinator.finished import Finished
 from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.gate import Gate
 from parityfl.coordinator.mailbox import Work
 from parityfl.coordinator.registry import Member, Registry
 from parityfl.coordinator.roster import write_roster
 from parityfl.core.errors import FleetError
+from parityfl.core.fairness import jsonable
 from parityfl.core.ledger import OUTCOME_CODES, Ledger
+from parityfl.core.left_behind import MANY_OPPORTUNITIES, left_behind
 from parityfl.core.types import Vector
 from parityfl.engine.fleet import ClosedRound
 from parityfl.web.problems import ProblemError
@@ -44,6 +48,8 @@ from parityfl.wire.schemas import (
 )
 from parityfl.wire.signing import Proof
 
+log = logging.getLogger(__name__)
+
 Phase = Literal["waiting", "training", "done", "stopped", "failed"]
 """Waiting for devices, in the rounds, or after them."""
 
@@ -54,7 +60,7 @@ class Coordinator:
     Args:
         config: the run's configuration.
         fleet: the devices.
-        min_clients: how many must have loaded their data and reported before the rounds begin.
+        min_clients: how many must have loaded their data and reported before the rounds begin; 0: nobody is waited for.
         addresses: where devices may be called; None: only at the address that they call from.
         roster: where the places of devices are kept for a resumed run; None: nowhere.
         agreement: where what the devices agree on is kept for it; None: nowhere.
@@ -82,6 +88,9 @@ class Coordinator:
         self.rounds_done = 0
         self.figures: Mapping[str, float] = {}
         self.outcomes: Counter[str] = Counter()
+        self.left_behind = [""] * len(fleet.registry.device_ids)
+        """By index, why a device is left behind as of the latest round; '' where it is not, or is too new to tell."""
+        self._warned: set[tuple[int, str]] = set()
         self._alone = asyncio.Event()
         self.addresses = addresses or Addresses()
         self._roster = roster
@@ -90,6 +99,7 @@ class Coordinator:
         self._rounds: dict[int, RoundInfo] = {}
         self._weights: Vector | None = None
         self._ledger: Ledger | None = None
+        self._check_start()
 
     @property
     def registry(self) -> Registry:
@@ -111,6 +121,13 @@ class Coordinator:
         self._weights, self.rounds_done = weights, rounds_done
         self.events.publish("started", json.dumps({"rounds_done": rounds_done, "rounds_total": rounds_total}))
 
+    def recall(self, finished: Finished) -> None:
+        """Show a run that a process before this one has brought to its end."""
+        rounds = finished.rounds
+        self._weights, self.rounds_done, self.figures = finished.weights, rounds, finished.figures
+        start = {"rounds_done": rounds, "rounds_total": rounds, "figures": jsonable(finished.figures)}
+        self.events.publish("started", json.dumps(start))
+
     def round_closed(self, closed: ClosedRound) -> None:
         """Note a round and tell the followers."""
         ids = self.registry.device_ids
@@ -129,6 +146,7 @@ class Coordinator:
         self.outcomes.update(outcomes.values())
         self._rounds[info.round] = info
         self._rounds.pop(info.round - KEPT, None)
+        self._judge(closed.ledger)
         self.events.publish("round", info.model_dump_json())
 
     def finish(self, phase: Phase, reason: str = "") -> None:
@@ -235,19 +253,22 @@ class Coordinator:
 
     @property
     def health(self) -> Health:
-        """That this process is up."""
-        return Health(phase=self.phase, version=VERSION, reason=self.reason)
+        """That this process is up, and what it waits for."""
+        here = f"{self.registry.num_prepared} of {self.min_clients} devices are here"
+        return Health(phase=self.phase, version=VERSION, reason=here if self.phase == "waiting" else self.reason)
 
     def round(self, number: int) -> RoundInfo:
         """Return a closed round.
 
         Raises:
-            ProblemError: it has not closed, or before this process started.
+            ProblemError: it has not closed, or is no longer kept here.
         """
         if number not in self._rounds:
+            closed = 1 <= number <= self.rounds_done
+            kept = f"is not kept here: of those that closed since this process started, the latest {KEPT:,} are"
             raise ProblemError(
                 404,
-                f"round {number} has not closed since this process started; {self.rounds_done} of "
+                f"round {number} {kept if closed else 'has not closed'}; {self.rounds_done} of "
                 f"{self.config.rounds.count} rounds are done, and all of them are in the run folder's CSV files",
             )
         return self._rounds[number]
@@ -292,6 +313,22 @@ class Coordinator:
         request = self.fleet.request(self.rounds_done + 1, time_s, model.digest)
         return assemble(request, {"model": model}, self.fleet.layout)
 
+    def _judge(self, ledger: Ledger) -> None:
+        """Note who is left behind, none in its first rounds; where devices are real, warn of each and reason once."""
+        reasons = left_behind(ledger.available, ledger.selected, ledger.participated, ledger.normalized_utility)
+        self.left_behind = np.where(ledger.rounds_present >= MANY_OPPORTUNITIES, reasons, "").tolist()
+        for index, reason in enumerate(self.left_behind):
+            if reason and not self.fleet.virtual and (index, reason) not in self._warned:
+                self._warned.add((index, reason))
+                log.warning(
+                    "%s is left behind: %s (available in %d rounds, selected in %d, completed %d)",
+                    self.registry.device_ids[index],
+                    reason,
+                    ledger.available[index],
+                    ledger.selected[index],
+                    ledger.participated[index],
+                )
+
     def _check_start(self) -> None:
         if not self.start.is_set() and self.ready and self.registry.num_prepared >= self.min_clients:
             self.start.set()
@@ -332,6 +369,7 @@ class Coordinator:
                 participated=int(ledger.participated[member.index]),
                 utility=float(utility[member.index]),
                 normalized_utility=float(shown[member.index]),
+                left_behind=self.left_behind[member.index] or None,
                 transitions=list(member.transitions),
             )
             for member in members

@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from parityfl.core.arrays import Layout
@@ -36,6 +37,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.journal = path / "journal"
+        self._model = path / "model.safetensors"
         self._tables = {name: _Table(path / f"{name}.csv") for name in TABLES}
 
     def prepare(self, document: Mapping[str, Any], resume: bool) -> bool:
@@ -141,8 +143,24 @@ class RunFolder:
         write_atomically(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
 
     def write_model(self, weights: Vector, layout: Layout, metadata: Mapping[str, str]) -> None:
-        """Write model.safetensors, a tensor per named parameter."""
-        _replace(self.path / "model.safetensors", save(layout.views(weights), metadata=dict(metadata)))
+        """Write model.safetensors, a tensor per named parameter; it sorts them, so its metadata has their order."""
+        about = {**metadata, "parameters": json.dumps(layout.names)}
+        _replace(self._model, save(layout.views(weights), metadata=about))
+
+    def read_model(self) -> tuple[Layout, Vector]:
+        """Return what `write_model` wrote.
+
+        Raises:
+            FolderError: it is missing or damaged.
+        """
+        try:
+            with safe_open(self._model, framework="numpy") as handle:
+                names = json.loads((handle.metadata() or {})["parameters"])
+                tensors = {name: handle.get_tensor(name) for name in names}
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise FolderError(f"{self._model} cannot be read ({error}): restore it") from None
+        layout = Layout(tuple(tensors), tuple(tensor.shape for tensor in tensors.values()))
+        return layout, layout.flatten(tensors)
 
     def ledger_hash(self) -> str:
         """Return the SHA-256 over clients.csv without the columns that depend on machine and wire."""

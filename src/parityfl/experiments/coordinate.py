@@ -16,13 +16,15 @@ from parityfl.config import Config
 from parityfl.coordinator.agreement import Agreement
 from parityfl.coordinator.enrolment import Enrolment
 from parityfl.coordinator.evaluate import HttpEvaluator
+from parityfl.coordinator.finished import read_finished
 from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.initial import initial_model
 from parityfl.coordinator.serve import Service, serve
+from parityfl.coordinator.service import Coordinator
 from parityfl.coordinator.trust import Trust
 from parityfl.core.errors import ConfigError
 from parityfl.core.types import World
-from parityfl.engine.fleet import Evaluator, Fleet, Observer
+from parityfl.engine.fleet import Evaluator, Fleet
 from parityfl.engine.folder import RunFolder
 from parityfl.engine.lockstep import LockstepFleet
 from parityfl.engine.loop import run_rounds
@@ -57,7 +59,7 @@ async def coordinate(
     trust: Trust | None = None,
     say: Say = lambda _: None,
 ) -> None:
-    """Serve a run into a folder until its rounds are done and the devices have left.
+    """Serve a run into a folder until its rounds are done and the devices have left, or with `keep_serving` on and on.
 
     On the virtual clock, `say` is told how availability comes out against what was requested.
 
@@ -68,14 +70,17 @@ async def coordinate(
     most = config.population.clients
     if min_clients is not None and not 1 <= min_clients <= most:
         raise ConfigError(f"--min-clients {min_clients}: give a number from 1 to population.clients = {most}")
+    trust, folder = trust or Trust(), RunFolder(out)
+    if folder.check(document(config), resume):
+        if keep_serving:
+            await _serve_finished(config, folder, listening, trust)
+        return
     agreed, workbench = _prepare(config)
     world = _world(config, workbench)
-    folder = RunFolder(out)
-    if folder.prepare(document(config), resume):
-        return
+    folder.prepare(document(config), resume)
     say_availability(config, world, say)
 
-    async def drive(devices: HttpFleet, coordinator: Observer) -> None:
+    async def drive(devices: HttpFleet, coordinator: Coordinator) -> None:
         if workbench is None:
             layout, weights = await initial_model(devices)
             devices.adopt(layout)
@@ -97,13 +102,31 @@ async def coordinate(
         roster=out / "roster.json",
         agreement=out / "agreement.json",
         agreed=agreed,
-        trust=trust or Trust(),
+        trust=trust,
         folder=out,
-        run_id=sha256(f"{config.hash}/{out.resolve()}".encode()).hexdigest()[:32],
+        run_id=_run_id(config, out),
     )
     layout = None if workbench is None else workbench.layout
     await serve(config, layout, drive, listening, service, availability=world.availability)
     Enrolment(out).retire()
+
+
+async def _serve_finished(config: Config, folder: RunFolder, listening: socket.socket, trust: Trust) -> None:
+    """Serve a run that is done until a signal: it shows how it ended, and tells devices that it is over."""
+    finished = read_finished(folder)
+
+    async def recall(_: HttpFleet, coordinator: Coordinator) -> None:
+        coordinator.recall(finished)
+
+    run_id = _run_id(config, folder.path)
+    service = Service(min_clients=0, keep_serving=True, run_id=run_id, trust=trust, folder=folder.path)
+    await serve(config, finished.layout, recall, listening, service)
+    Enrolment(folder.path).retire()
+
+
+def _run_id(config: Config, out: Path) -> str:
+    """Return the identity of the run in a folder, the same after a restart."""
+    return sha256(f"{config.hash}/{out.resolve()}".encode()).hexdigest()[:32]
 
 
 def _prepare(config: Config) -> tuple[Agreement, Workbench | None]:

@@ -15,18 +15,19 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import httpx
 
 from parityfl.config import Config
-from parityfl.core.errors import FleetError, ParityflError, UnfinishedError
+from parityfl.core.errors import ConfigError, FleetError, ParityflError, UnfinishedError
 from parityfl.engine.folder import CLIENTS, RunFolder
 from parityfl.experiments.build import document
 from parityfl.experiments.children import STOP_PATIENCE_S, child, cores, stop
 from parityfl.web.secrets import JOIN_TOKEN, OPERATOR_TOKEN
-from parityfl.wire.schemas import Health
+from parityfl.wire.schemas import MAX_DEVICES, Health
 
 MAX_RESTARTS = 5
 """How often in a row a client process that ends soon after its start is started again."""
@@ -68,9 +69,11 @@ async def run_processes(config: Config, out: Path, resume: bool) -> None:
 
     Raises:
         ChildFailedError: the coordinator ended with another exit code than 0, which is kept.
+        ConfigError: the processes would have more devices than one takes.
         FleetError: client processes keep dying.
         FolderError: the folder is not this run's; no process was started.
     """
+    shared = groups(config)
     if RunFolder(out).check(document(config), resume):
         return
     with TemporaryDirectory(prefix="parityfl-") as scratch, _listening() as listener:
@@ -82,7 +85,7 @@ async def run_processes(config: Config, out: Path, resume: bool) -> None:
         environment = _credentials()
         async with child(arguments, stdout=None, pass_fds=(listener.fileno(),), environment=environment) as boss:
             listener.close()
-            clients = [asyncio.create_task(_keep_up(group, boss, url, out, environment)) for group in groups(config)]
+            clients = [asyncio.create_task(_keep_up(group, boss, url, out, environment)) for group in shared]
             try:
                 await _first_of(boss, clients)
             finally:
@@ -98,9 +101,18 @@ async def run_processes(config: Config, out: Path, resume: bool) -> None:
 
 
 def groups(config: Config) -> list[list[str]]:
-    """Return which devices share a process: as even as can be, in index order."""
+    """Return which devices share a process: as even as can be, in index order.
+
+    Raises:
+        ConfigError: they would be too many for one.
+    """
     ids = config.device_ids
     count = min(len(ids), config.engine.processes or cores())
+    if len(ids) > count * MAX_DEVICES:
+        raise ConfigError(
+            f"engine.processes = {count} for population.clients = {len(ids)}: a process takes at most {MAX_DEVICES:,} "
+            f"devices, so raise engine.processes to {ceil(len(ids) / MAX_DEVICES)} or more"
+        )
     return [ids[len(ids) * i // count : len(ids) * (i + 1) // count] for i in range(count)]
 
 

@@ -7,9 +7,9 @@ from shlex import quote
 
 import polars as pl
 
+from parityfl.core.left_behind import LITTLE_BENEFIT, MANY_OPPORTUNITIES
 from parityfl.reporting.compare import Comparison, Difference, last_known, unfinished
 from parityfl.reporting.load import RunData
-from parityfl.reporting.standing import LITTLE_BENEFIT, MANY_OPPORTUNITIES
 from parityfl.reporting.tables import UNKNOWN, interval, number
 
 MOST_NAMES = 10

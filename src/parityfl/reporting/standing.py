@@ -2,13 +2,8 @@
 
 import polars as pl
 
+from parityfl.core.left_behind import left_behind
 from parityfl.reporting.load import RunData
-
-MANY_OPPORTUNITIES = 5
-"""Rounds in which a client must have been available before it can count as left behind."""
-
-LITTLE_BENEFIT = 0.1
-"""A normalised utility of at most this share of the median is little, where the median is above 0."""
 
 
 def standing(run: RunData) -> pl.DataFrame:
@@ -28,7 +23,7 @@ def standing(run: RunData) -> pl.DataFrame:
     )
     rate = pl.when(pl.col("opportunities") > 0).then(pl.col("selected") / pl.col("opportunities"))
     rows = _client_order(run).join(totals, on="client_id", how="left", maintain_order="left")
-    return rows.with_columns(rate.alias("conditional_rate")).with_columns(_left_behind().alias("left_behind"))
+    return rows.with_columns(rate.alias("conditional_rate"), _left_behind(rows))
 
 
 def _client_order(run: RunData) -> pl.DataFrame:
@@ -40,16 +35,8 @@ def _last_known(column: str) -> pl.Expr:
     return pl.col(column).drop_nulls().last()
 
 
-def _left_behind() -> pl.Expr:
-    often = pl.col("opportunities") >= MANY_OPPORTUNITIES
-    utility, median = pl.col("normalized_utility"), pl.col("normalized_utility").median()
-    return (
-        pl.when(pl.col("opportunities") == 0)
-        .then(pl.lit("never available"))
-        .when(often & (pl.col("selected") == 0))
-        .then(pl.lit("never selected"))
-        .when(often & (pl.col("participated") == 0))
-        .then(pl.lit("never completed a round"))
-        .when(often & (median > 0) & (utility <= LITTLE_BENEFIT * median))
-        .then(pl.lit("little benefit"))
-    )
+def _left_behind(clients: pl.DataFrame) -> pl.Series:
+    names = ("opportunities", "selected", "participated", "normalized_utility")
+    available, selected, participated, utility = (clients[name].to_numpy() for name in names)
+    reasons = left_behind(available, selected, participated, utility)
+    return pl.Series("left_behind", [reason or None for reason in reasons.tolist()], dtype=pl.String)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from parityfl.core.errors import ConfigError, FolderError
-from parityfl.web.secrets import write_secret
+from parityfl.web.secrets import make_folder, write_secret, writing
 
 AUTHORITY = "authority"
 AUTHORITY_DAYS = 3650
@@ -42,9 +42,9 @@ class Authority:
             FolderError: the files are damaged, or the folder cannot be written.
         """
         certificate, key = folder / f"{AUTHORITY}.pem", folder / f"{AUTHORITY}.key"
-        if not certificate.exists() and not key.exists():
-            return Authority._new(folder)
         try:
+            if not certificate.exists() and not key.exists():
+                return Authority._new(folder)
             found = serialization.load_pem_private_key(key.read_bytes(), None)
             if not isinstance(found, ec.EllipticCurvePrivateKey):
                 raise TypeError("it is of another kind")
@@ -56,10 +56,7 @@ class Authority:
 
     @staticmethod
     def _new(folder: Path) -> Authority:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FolderError(f"{folder} cannot be made: {error.strerror}") from None
+        make_folder(folder)
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name("parityfl fleet authority")
         builder = _builder(name, name, key.public_key(), AUTHORITY_DAYS)
@@ -77,6 +74,9 @@ class Authority:
             name: whose it is, for people.
             names: whose it is, for those who check it.
             days: how long it is valid.
+
+        Raises:
+            FolderError: a file cannot be written.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_name(name), self.certificate.subject, key.public_key(), days)
@@ -152,4 +152,5 @@ def _write(path: Path, certificate: x509.Certificate, key: ec.EllipticCurvePriva
     )
     write_secret(path.with_name(f"{path.name}.key"), private.decode("ascii"))
     public = path.with_name(f"{path.name}.pem")
-    public.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    with writing(public):
+        public.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))

@@ -1,6 +1,8 @@
 """Secrets: read from files or the environment, never from the command line; written so that only the owner reads."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from parityfl.core.errors import ConfigError, FolderError
@@ -26,6 +28,29 @@ def read_token(variable: str, file: Path | None = None) -> Token | None:
     return Token(_content(Path(named)), f"the token in {named} ({variable}_FILE)") if named else None
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses into one line that names `path`.
+
+    Raises:
+        FolderError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise FolderError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those that it lies in, where there is none.
+
+    Raises:
+        FolderError: it cannot be made.
+    """
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def write_secret(path: Path, text: str) -> None:
     """Replace a file in one step; nobody but its owner may read it.
 
@@ -33,15 +58,13 @@ def write_secret(path: Path, text: str) -> None:
         FolderError: it cannot be written.
     """
     draft = path.with_name(f"{path.name}.part")
-    try:
+    with writing(path):
         draft.unlink(missing_ok=True)
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
             handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
         draft.replace(path)
-    except OSError as error:
-        raise FolderError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _content(file: Path) -> str:

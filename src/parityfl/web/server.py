@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from parityfl.allocator import keep_freed_memory
 from parityfl.core.errors import ConfigError, FleetError
+from parityfl.web.keepalive import keep_alive
 from parityfl.web.protocol import ImpatientProtocol
 from parityfl.web.tls import Tls
 
@@ -104,6 +105,7 @@ async def serving(app: ASGIApp, listening: socket.socket, tls: Tls | None = None
     Raises:
         FleetError: the application did not start.
     """
+    keep_alive(listening)
     server = _Server(
         uvicorn.Config(
             app,

@@ -27,6 +27,7 @@ Compression = Literal["zstd"]
 MAX_LABELS = 10_000
 MAX_SAMPLES = 2**40
 MAX_DEVICES = 10_000
+"""How many devices a process may have: each of its reports, and of its requests for work, names all of them."""
 
 
 def _null_is_nan(value: Any) -> Any:
@@ -299,6 +300,7 @@ class ClientInfo(Message):
     participated: int = Field(description="Rounds that it completed.")
     utility: Measured = Field(description="Cumulative credited utility; null before the first round.")
     normalized_utility: Measured = Field(description="Utility per opportunity; null before the first.")
+    left_behind: str | None = Field(description="Why it is left behind, as of the latest round; null: it is not.")
     transitions: list[Transition] = Field(description="Its latest changes of state, oldest first.")
 
 
@@ -317,7 +319,7 @@ class Health(Message):
     status: Literal["ok"] = Field("ok", description="Always ok.")
     phase: str = Field(description="What it is doing.")
     version: str = Field(description="The version of parityfl.")
-    reason: str = Field("", description="Why a run failed, if it did.")
+    reason: str = Field("", description="What it waits for, or why the run ended early; empty otherwise.")
 
 
 class TrainingState(Message):

@@ -1,0 +1,94 @@
+"""The page as a browser shows it."""
+
+from dataclasses import replace
+
+import pytest
+from browser import CHROMIUM, showing, shows
+from test_coordinator_app import closed_round, coordinating
+
+from network import LAYOUT, WEIGHTS, run
+from parityfl.coordinator.events import KEPT
+from parityfl.coordinator.finished import Finished
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no browser here")
+
+STATUS = "document.getElementById('status').textContent"
+
+
+def figure(label: str) -> str:
+    """Return the expression for what stands under a figure's label."""
+    found = f"[...document.querySelectorAll('.figure')].find(f => f.textContent.startsWith('{label}'))"
+    return f"{found}?.children[1].textContent"
+
+
+def cells(column: str) -> str:
+    """Return the expression for a column of the devices' table."""
+    heads = "[...document.querySelectorAll('#devices th')].map(head => head.textContent)"
+    rows = "[...document.querySelectorAll('#devices tbody tr')]"
+    return f"{rows}.map(row => row.children[{heads}.indexOf('{column}')].textContent)"
+
+
+def test_a_page_that_is_opened_late_in_a_long_run_knows_how_long_it_is() -> None:
+    async def main() -> None:
+        async with coordinating() as rig:
+            rig.coordinator.started(WEIGHTS, 0, 5000)
+            closed = closed_round(1)
+            for number in range(1, KEPT + 3):
+                record = replace(closed.record, round=number)
+                rig.coordinator.round_closed(replace(closed, record=record, figures={"round": number}))
+            async with showing(str(rig.http.base_url)) as page:
+                await shows(page, STATUS, f"training, round {KEPT + 2} of 5000")
+
+    run(main())
+
+
+def test_a_figure_is_the_last_that_is_known() -> None:
+    """Accuracy is measured in round 1 only, the variation of utility in neither; three devices are there in both."""
+
+    async def main() -> None:
+        async with coordinating() as rig:
+            rig.coordinator.started(WEIGHTS, 0, 3)
+            rig.coordinator.round_closed(closed_round(1))
+            second = closed_round(2)
+            figures = {**second.figures, "global_accuracy": float("nan"), "num_available": 0}
+            rig.coordinator.round_closed(replace(second, figures=figures))
+            async with showing(str(rig.http.base_url)) as page:
+                await shows(page, STATUS, "training, round 2 of 3")
+                await shows(page, figure("accuracy on the test set"), "0.2500")
+                await shows(page, figure("variation of utility per opportunity"), "–")
+                await shows(page, figure("devices available"), "0")
+
+    run(main())
+
+
+def test_who_is_left_behind_is_in_the_table_and_counted_in_words() -> None:
+    """h1 is always late, h2 never selected, and h3 never available: see `closed_round`."""
+
+    async def main() -> None:
+        async with coordinating() as rig:
+            await rig.register("h0")
+            await rig.register("h2")
+            rig.coordinator.started(WEIGHTS, 0, 9)
+            for number in range(1, 6):
+                rig.coordinator.round_closed(closed_round(number))
+            async with showing(str(rig.http.base_url)) as page:
+                await shows(page, cells("left behind"), ["", "never selected"])
+                await shows(page, STATUS, "training, round 5 of 9; 1 device is left behind (1 never selected)")
+                await rig.register("h1")
+                words = "2 devices are left behind (1 never completed a round, 1 never selected)"
+                await shows(page, STATUS, f"training, round 5 of 9; {words}")
+
+    run(main())
+
+
+def test_a_run_that_was_done_before_shows_how_it_ended() -> None:
+    async def main() -> None:
+        async with coordinating() as rig:
+            figures = {"round": 7, "global_accuracy": 0.75, "utility_cv": float("nan")}
+            rig.coordinator.recall(Finished(LAYOUT, WEIGHTS, 7, figures))
+            rig.coordinator.finish("done")
+            async with showing(str(rig.http.base_url)) as page:
+                await shows(page, STATUS, "done, round 7 of 7")
+                await shows(page, figure("accuracy on the test set"), "0.7500")
+
+    run(main())
