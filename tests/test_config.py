@@ -293,6 +293,10 @@ def test_infinity_is_allowed_where_it_means_something():
             {"evaluation": {"every": 2}},
             r"evaluation\.every = 2 with utility\.functional = 'loss_gain': .*local_gain",
         ),
+        (
+            {"objective": {"name": "scaffold"}, "training": {"momentum": 0.9}},
+            r"training\.momentum = 0\.9 with objective\.name = 'scaffold': .*set training\.momentum = 0",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line_with_key_value_and_remedy(given, message):

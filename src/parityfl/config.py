@@ -416,6 +416,11 @@ class Config(Section):
                 f"evaluation.every = {self.evaluation.every} with utility.functional = {self.utility.functional!r}: "
                 "a gain per round needs an evaluation every round; set evaluation.every = 1 or use local_gain"
             )
+        if self.objective.build().uses_control and self.training.momentum:
+            raise ConfigError(
+                f"training.momentum = {self.training.momentum} with objective.name = {self.objective.name!r}: its "
+                "control variates are mean gradients only without momentum; set training.momentum = 0"
+            )
         self._require_poolable()
         rule = self.selector.build()
         if self.aggregator.build().needs_probability and (rule.deterministic or not rule.has_probability):

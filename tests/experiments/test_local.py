@@ -381,6 +381,13 @@ def test_batched_mode_is_for_the_local_engine() -> None:
         config(engine={"name": "http", "mode": "batched"})
 
 
+@pytest.mark.parametrize("rate", [2.0, [0.1, 0.2]])
+def test_a_wrong_rate_of_drop_out_leaves_no_folder(tmp_path: Path, rate: Any) -> None:
+    with pytest.raises(ConfigError, match=r"dropout\.rate h"):
+        execute(config(dropout={"rate": rate}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("model", ["mlp", "cnn-small"])
 def test_evaluation_is_the_same_whoever_measures(model: str) -> None:
     """The first 360 test images in pieces and by one pass; the moving average is another model than the weights."""

@@ -41,6 +41,7 @@ def refused(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> st
         (["--availability", "sometimes"], ["sometimes", "bernoulli"]),
         (["--per-round", "30"], ["population.per_round", "30", "20"]),
         (["--availability", "trace"], ["availability.path"]),
+        (["--engine", "http", "--set", "dropout.rate=[0.1, 0.2]"], ["dropout.rate", "20"]),
         (["--dataset", "cifar10", "--set", "data.root=nowhere"], ["cifar-10-binary.tar.gz", "data.root"]),
         (["--selector", "cup-paper", "--aggregator", "horvitz-thompson"], ["horvitz-thompson", "cup-paper"]),
         (["--resume"], ["--out"]),

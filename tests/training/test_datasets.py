@@ -175,6 +175,12 @@ def test_cifar_from_the_archive_and_from_the_unpacked_folder(tmp_path, source, e
         assert_tiny_cifar(source(no_network).load(str(root)), edition)
 
 
+def test_cifar_archive_that_was_packed_from_its_folder(tmp_path):
+    """`tar -czf archive .` writes `./` before every name."""
+    write_archive(tmp_path / CIFAR10.archive.name, f"./{CIFAR10.binary_folder}", binary_files(CIFAR10))
+    assert_tiny_cifar(Cifar10(no_network).load(str(tmp_path)), CIFAR10)
+
+
 def test_cifar_archive_that_lacks_a_file(tmp_path):
     files = binary_files(CIFAR10)
     del files["data_batch_3.bin"]

@@ -183,11 +183,6 @@ def test_scaffold_by_hand():
     assert torch.equal(learned.control, learned.memory - own)
 
 
-def test_scaffold_with_momentum_is_refused():
-    with pytest.raises(ConfigError, match=r"training\.momentum = 0\.9 with objective 'scaffold'"):
-        minimise(Scaffold(), net(), task(momentum=0.9))
-
-
 def test_an_objective_without_training_is_refused():
     class Mine(Objective):
         pass

@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from parityfl.config import Config
 from parityfl.core.objectives import objective
 from parityfl.core.types import Update
 from parityfl.training.many import ManyModels, in_turn, kernels, side_by_side
-from parityfl.training.models import build_model
+from parityfl.training.models import CnnSmall, Mlp, Shape, build_model, model
 from parityfl.training.workbench import Workbench
 
 TOLERANCE = 1e-4
@@ -28,6 +29,15 @@ def bench(**changes: Any) -> Workbench:
         "training": {"epochs": 2, "batch_size": 16},
     }
     return Workbench(Config(**{**sections, **changes}))
+
+
+def bench_of(network: type[nn.Module]) -> Workbench:
+    """The same clients with a network that is registered only for as long as it is built."""
+    model("of-a-test")(network)
+    try:
+        return bench(model={"name": "of-a-test"})
+    finally:
+        del model._entries["of-a-test"]
 
 
 def assert_alike(one: Update, other: Update) -> None:
@@ -85,6 +95,59 @@ def test_clients_without_held_out_parts_have_measured_nothing() -> None:
 def test_every_model_has_a_kernel() -> None:
     assert kernels(build_model("cnn", (1, 28, 28), 10), (1, 28, 28)) == ["grouped", "vmap"]
     assert kernels(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)), (1, 2, 2)) == ["vmap"]
+
+
+class Tanh(Mlp):
+    """Inherits a `many` that has another activation."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.output(torch.tanh(self.hidden(images.flatten(1))))
+        return logits
+
+
+class Halved(CnnSmall):
+    """Inherits a `forward` and a `many`, of which only the first sees other features."""
+
+    def features(self, images: Tensor) -> Tensor:
+        return super().features(images) * 0.5
+
+
+class Spare(Mlp):
+    """Has a parameter that it does not use."""
+
+    def __init__(self, shape: Shape, num_classes: int) -> None:
+        super().__init__(shape, num_classes)
+        self.spare = nn.Parameter(torch.ones(3))
+
+
+class Frozen(Mlp):
+    """Trains its last layer only."""
+
+    def __init__(self, shape: Shape, num_classes: int) -> None:
+        super().__init__(shape, num_classes)
+        self.hidden.requires_grad_(False)
+
+
+class Normalised(CnnSmall):
+    """Sees its images through the mean and variance of their batch."""
+
+    def __init__(self, shape: Shape, num_classes: int) -> None:
+        super().__init__(shape, num_classes)
+        self.norm = nn.BatchNorm2d(shape[0], track_running_stats=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(self.norm(images))
+
+
+@pytest.mark.parametrize(
+    ("network", "offered"),
+    [(Tanh, ["vmap"]), (Halved, ["vmap"]), (Spare, ["grouped", "vmap"]), (Frozen, []), (Normalised, [])],
+)
+def test_kernels_are_those_that_learn_the_same(network: type[nn.Module], offered: list[str]) -> None:
+    work = bench_of(network)
+    assert work.kernels == offered
+    for kernel in offered:
+        assert_same_round(work, kernel)
 
 
 def test_what_draws_at_random_is_trained_one_by_one() -> None:

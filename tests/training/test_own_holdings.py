@@ -1,11 +1,13 @@
 import json
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from parityfl.client.own import format_of
 from parityfl.config import Config
 from parityfl.core.errors import ConfigError, DataError
 from parityfl.training.datasets import dataset
@@ -57,13 +59,21 @@ def test_colour_has_three_channels(tmp_path: Path, mode: str) -> None:
     assert read_own(tmp_path).shape == (3, 4, 5)
 
 
-def test_images_of_other_sizes_or_channels_are_refused_by_name(tmp_path: Path) -> None:
-    picture(tmp_path / "cat" / "1.png")
-    picture(tmp_path / "cat" / "2.png", size=(6, 4))
-    with pytest.raises(DataError, match=r"2\.png is 6 x 4 pixels of 1 channel, but .*1\.png is 5 x 4 pixels"):
-        read_own(tmp_path)
+def test_grey_and_colour_in_one_folder_are_colour(tmp_path: Path) -> None:
+    """A grey value of 7 becomes 7 in each of three channels; the order of the files does not matter."""
+    picture(tmp_path / "cat" / "1.png", value=7)
     picture(tmp_path / "cat" / "2.png", "RGB")
-    with pytest.raises(DataError, match=r"2\.png is 5 x 4 pixels of 3 channels"):
+    picture(tmp_path / "cat" / "3.png", value=9)
+    data = read_own(tmp_path)
+    assert data.shape == (3, 4, 5)
+    assert data.images[[0, 2], :, 0, 0].tolist() == [[7, 7, 7], [9, 9, 9]]
+    assert data.images[0, 2].tolist() == [[7] * 5] * 4
+
+
+def test_images_of_other_sizes_are_refused_by_name(tmp_path: Path) -> None:
+    picture(tmp_path / "cat" / "1.png")
+    picture(tmp_path / "cat" / "2.png", "RGB", size=(6, 4))
+    with pytest.raises(DataError, match=r"2\.png is 6 x 4 pixels, but .*1\.png is 5 x 4 pixels"):
         read_own(tmp_path)
 
 
@@ -93,6 +103,13 @@ def test_nothing_to_read_says_what_to_put_where(tmp_path: Path) -> None:
     npz(tmp_path / "b.npz")
     with pytest.raises(DataError, match=r"holds a\.npz and b\.npz"):
         read_own(tmp_path)
+
+
+def test_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    """Such as macOS puts beside a file on a disk of another system."""
+    npz(tmp_path / "birds.npz")
+    (tmp_path / "._birds.npz").write_bytes(b"resource fork")
+    assert len(read_own(tmp_path).labels) == 2
 
 
 def test_arrays_are_named_by_their_file_or_by_their_numbers(tmp_path: Path) -> None:
@@ -129,6 +146,92 @@ def test_arrays_are_named_by_their_file_or_by_their_numbers(tmp_path: Path) -> N
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str, object], reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         read_own(npz(tmp_path / "a.npz", **arrays))
+
+
+def refusal(path: Path) -> str:
+    """Read what has to be refused; return the line that says so."""
+    with pytest.raises(DataError) as caught:
+        read_own(path)
+    line = str(caught.value)
+    assert path.name in line
+    assert "\n" not in line
+    assert len(line) < 500
+    return line
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (np.array("cat"), "no list of texts"),
+        (np.array([["cat"], ["dog"]]), "no list of texts"),
+        (np.array([7, 8]), "no list of texts"),
+        (np.array(["cat", "cat"]), "2 classes called 'cat'"),
+        (np.array(["cat", ""]), "a class called ''"),
+        (np.array(["cat", "d" * 201]), "1 to 200 characters"),
+        (np.array(["cat", "\ud800"]), "a class called"),
+        (np.array([b"cat", b"\xff"]), "utf-8"),
+        (np.array([str(label) for label in range(10_001)]), "10001 classes"),
+    ],
+)
+def test_names_that_are_none_are_refused(tmp_path: Path, names: object, reason: str) -> None:
+    assert reason in refusal(npz(tmp_path / "a.npz", classes=names))
+
+
+@pytest.mark.parametrize("names", [{"dog": 1, "cat": 0}, "cat", 3, None, ["cat", 1], [["cat"], ["dog"]]])
+def test_names_in_json_are_a_list_of_texts(tmp_path: Path, names: object) -> None:
+    """In an object or a text, too, there is something to go through, which would name other classes or swap them."""
+    file = tmp_path / "a.safetensors"
+    arrays = {"images": np.zeros((2, 4, 5), np.float32), "labels": np.array([1, 1], np.int32)}
+    save_file(arrays, file, metadata={"classes": json.dumps(names)})
+    assert "no list of texts" in refusal(file)
+
+
+def test_names_in_bytes_are_utf_8(tmp_path: Path) -> None:
+    names = np.array([b"robin", "Häher".encode()])
+    assert read_own(npz(tmp_path / "a.npz", classes=names)).classes == ("robin", "Häher")
+
+
+def test_folders_whose_names_are_too_long_to_tell_are_refused(tmp_path: Path) -> None:
+    picture(tmp_path / ("c" * 201) / "1.png")
+    assert "1 to 200 characters" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("label", [10_000, 10**9, 2**63])
+def test_a_label_that_would_need_too_many_classes_is_refused(tmp_path: Path, label: int) -> None:
+    assert f"label {label}" in refusal(npz(tmp_path / "a.npz", labels=np.array([0, label], np.uint64)))
+
+
+def test_what_is_read_can_be_told(tmp_path: Path) -> None:
+    """The most classes that there can be, and the longest name."""
+    assert len(format_of(read_own(npz(tmp_path / "a.npz", labels=np.array([0, 9_999])))).classes) == 10_000
+    named = read_own(npz(tmp_path / "b.npz", classes=np.array(["cat", "d" * 200])))
+    assert format_of(named).classes == ["cat", "d" * 200]
+
+
+def test_images_without_pixels_are_refused(tmp_path: Path) -> None:
+    assert "shape (2, 1, 0, 5)" in refusal(npz(tmp_path / "a.npz", images=np.zeros((2, 1, 0, 5), np.uint8)))
+
+
+def test_a_single_array_is_no_archive(tmp_path: Path) -> None:
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.save(file, IMAGES)
+    assert "a single array" in refusal(tmp_path / "a.npz")
+
+
+def test_an_archive_of_other_files_is_refused(tmp_path: Path) -> None:
+    with ZipFile(npz(tmp_path / "a.npz", classes=np.array(["cat", "dog"])), "w") as archive:
+        archive.writestr("images.npy", b"no array")
+        archive.writestr("labels.npy", b"no array")
+    assert "images of |S8" in refusal(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(("offset", "value", "reason"), [(8, 1, "encrypted"), (10, 99, "compression")])
+def test_an_archive_that_python_cannot_open_is_refused(tmp_path: Path, offset: int, value: int, reason: str) -> None:
+    """Flags and method of its first file, as the archive's directory has them."""
+    raw = bytearray(npz(tmp_path / "a.npz").read_bytes())
+    raw[raw.index(b"PK\1\2") + offset] = value
+    (tmp_path / "a.npz").write_bytes(raw)
+    assert reason in refusal(tmp_path / "a.npz")
 
 
 def test_a_file_that_is_cut_is_one_line(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,10 +14,10 @@ from parityfl.training.datasets.pickled import read_arrays
 
 
 class Calls:
-    """Pickles as a call of `function`."""
+    """Pickles as a call of `function`, whose result is given `state`."""
 
-    def __init__(self, function, *arguments):
-        self.reduced = function, arguments
+    def __init__(self, function, *arguments, state=None):
+        self.reduced = function, arguments, state
 
     def __reduce__(self):
         return self.reduced
@@ -86,6 +88,71 @@ def test_an_array_of_any_size_or_class_is_not_made(tmp_path, arguments):
     rebuild = np.zeros(0).__reduce__()[0]
     path = tmp_path / "batch"
     path.write_bytes(pickle.dumps({b"data": Calls(rebuild, *arguments)}, protocol=2))
+    with pytest.raises(DataError, match="is no array as numpy pickles it"):
+        read_arrays(path)
+
+
+def test_a_type_of_numbers_that_reaches_into_memory_is_not_made(tmp_path):
+    """Eight bytes with flags that have numpy take them for the address of an object: its own type crashes on them."""
+    forged = Calls(np.dtype, "V8", False, True, state=(3, "|", None, ("f",), {"f": (np.dtype("O"), 0)}, 8, 1, 1))
+    rebuild = np.zeros(0).__reduce__()[0]
+    path = tmp_path / "batch"
+    content = {"data": Calls(rebuild, np.ndarray, (0,), b"b", state=(1, (1,), forged, False, b"A" * 8))}
+    path.write_bytes(pickle.dumps(content, protocol=4))
+    code = "import sys, pathlib, parityfl.training.datasets.pickled as p; p.read_arrays(pathlib.Path(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "DataError" in done.stderr
+    assert "is no array as numpy pickles it" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.arange(12, dtype=np.uint8).reshape(3, 4), np.asfortranarray(np.arange(12, dtype=np.uint8).reshape(3, 4))],
+)
+def test_an_array_is_read_in_its_order(tmp_path, array):
+    path = tmp_path / "batch"
+    path.write_bytes(pickle.dumps({"data": array}, protocol=4))
+    data = read_arrays(path)["data"]
+    assert data.tolist() == array.tolist()
+    assert data.flags.writeable
+
+
+def write_array(path, **changes):
+    """Pickle two bytes as an array, a part of it changed."""
+    rebuild = np.zeros(0).__reduce__()[0]
+    state = {"version": 1, "shape": (2,), "number": np.dtype("u1"), "is_fortran": False, "raw": b"ab"} | changes
+    array = Calls(rebuild, np.ndarray, (0,), b"b", state=tuple(state.values()))
+    path.write_bytes(pickle.dumps({"data": array}, protocol=4))
+    return path
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": 2},
+        {"shape": [2]},
+        {"shape": (2.0,)},
+        {"shape": (-1, -2)},
+        {"shape": (3,)},
+        {"number": "u1"},
+        {"raw": "ab"},
+        {"raw": [5, 6]},
+    ],
+)
+def test_an_array_whose_shape_and_bytes_do_not_fit_is_not_made(tmp_path, changes):
+    with pytest.raises(DataError, match="is no array as numpy pickles it"):
+        read_arrays(write_array(tmp_path / "batch", **changes))
+
+
+def test_an_array_by_hand_is_read(tmp_path):
+    assert read_arrays(write_array(tmp_path / "batch"))["data"].tolist() == [97, 98]
+
+
+@pytest.mark.parametrize("other", [np.zeros(2, dtype=np.float64), np.array([None]), np.zeros(2, dtype="u1,u1")])
+def test_arrays_of_other_numbers_are_not_made(tmp_path, other):
+    path = tmp_path / "batch"
+    path.write_bytes(pickle.dumps({"data": other}, protocol=4))
     with pytest.raises(DataError, match="is no array as numpy pickles it"):
         read_arrays(path)
 

@@ -55,11 +55,19 @@ def latencies(latency: Latency, world: World, round: int) -> FloatArray:
     return np.multiply(seconds, np.exp(slowness + jitter))
 
 
+def drop_rates(dropout: Dropout, world: World) -> FloatArray:
+    """Return how often each client leaves in the middle of a round, shape (N,).
+
+    Raises:
+        ConfigError: a rate is not in [0, 1], or there is not one for each client.
+    """
+    return probabilities("dropout.rate", dropout.rate, world.num_clients, world.seed)
+
+
 def dropouts(dropout: Dropout, world: World, round: int) -> BoolArray:
     """Return who would leave in the middle of `round` if it were selected, shape (N,).
 
     Raises:
-        ConfigError: a rate is not in [0, 1].
+        ConfigError: see `drop_rates`.
     """
-    rate = probabilities("dropout.rate", dropout.rate, world.num_clients, world.seed)
-    return uniforms(world.seed, "dropout", round, world.num_clients) < rate
+    return uniforms(world.seed, "dropout", round, world.num_clients) < drop_rates(dropout, world)

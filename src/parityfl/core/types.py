@@ -27,6 +27,11 @@ and whose name begins with ``row_`` changes only in the rows of the round's part
 store no more than these.
 """
 
+MAX_LABELS = 10_000
+"""How many classes a run can have."""
+MAX_CLASS_NAME = 200
+"""How many characters the name of a class can have."""
+
 
 class Outcome(StrEnum):
     """How a selected client's round ended. Each selected client has exactly one."""

@@ -14,6 +14,7 @@ import numpy as np
 from parityfl.config import Config
 from parityfl.core.arrays import Layout
 from parityfl.core.availability import describe_check, self_check
+from parityfl.core.conditions import drop_rates
 from parityfl.core.types import BoolArray, FloatArray, IntArray, Vector, World
 from parityfl.engine.fleet import ClientEvaluation, Evaluation
 from parityfl.engine.lockstep import Conditions
@@ -42,7 +43,11 @@ def _is_installed(name: str) -> bool:
 
 
 def build_world(config: Config, num_samples: IntArray, label_counts: IntArray) -> World:
-    """Return the facts of a run: its population, and on the virtual clock the model that drives it."""
+    """Return the facts of a run: its population, and on the virtual clock the model that drives it.
+
+    Raises:
+        ConfigError: values per client, of availability or of drop-out, do not fit the population.
+    """
     bare = World(
         seed=config.seed,
         num_clients=config.population.clients,
@@ -53,6 +58,7 @@ def build_world(config: Config, num_samples: IntArray, label_counts: IntArray) -
     )
     if config.rounds.clock == "wall":
         return bare
+    drop_rates(config.dropout.build(), bare)  # what is wrong with them is to be told before a folder is begun
     process = config.availability.build().bind(bare)
     return replace(bare, availability=process)
 

@@ -3,7 +3,8 @@
 The copies' parameters are the rows of a matrix. Two kernels compute what they predict:
 
 - ``grouped``: a network's own `many`, which knows its layers (grouped convolutions, batched matrix products);
-- ``vmap``: torch.func.vmap over the network, which works for any that draws nothing at random (no dropout).
+- ``vmap``: torch.func.vmap over the network, which works for any that draws nothing at random (no dropout), sees each
+  example by itself (no batch normalisation) and trains all of its parameters.
 
 Results equal those of one client after the other but for the order in which floating point adds up.
 """
@@ -19,6 +20,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from parityfl.config import Training
 from parityfl.core.arrays import Layout
@@ -66,7 +68,8 @@ class ManyModels:
         """
         switch(self._module, training=True)
         losses = (_cross_entropy(self._logits(batch.images), batch.labels) * _shares(batch)).sum(dim=1)
-        gradients = torch.autograd.grad(losses.sum(), list(self._parameters.values()))
+        parameters = list(self._parameters.values())
+        gradients = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True)  # 0 for what is not used
         for view, gradient in zip(self._gradients.values(), gradients, strict=True):
             view.copy_(gradient)
         return losses.detach()
@@ -106,7 +109,9 @@ def _forward(module: nn.Module, kernel: Kernel) -> Callable[[Mapping[str, Tensor
 
 def kernels(module: nn.Module, shape: Shape) -> list[Kernel]:
     """Return the kernels that a network has for images of a shape; none where copies of it cannot train as one."""
-    if isinstance(module, Grouped):
+    if not _trains_as_one(module):
+        return []
+    if isinstance(module, Grouped) and _brings_many(module):
         return ["grouped", "vmap"]
     copies = {name: parameter.detach()[None] for name, parameter in module.named_parameters()}
     try:
@@ -115,6 +120,22 @@ def kernels(module: nn.Module, shape: Shape) -> list[Kernel]:
     except RuntimeError:  # it draws at random, or branches on what it sees
         return []
     return ["vmap"]
+
+
+def _trains_as_one(module: nn.Module) -> bool:
+    """Whether all of a network learns, and each example counts by itself, so that there may be padding beside it."""
+    frozen = any(not parameter.requires_grad for parameter in module.parameters())
+    mixed = any(isinstance(layer, _BatchNorm) for layer in module.modules())
+    return not (frozen or mixed)
+
+
+def _brings_many(module: nn.Module) -> bool:
+    """Whether `many` computes what the network does: the last class to change any part of this brings both."""
+    for kind in type(module).__mro__:
+        changed = {"forward", "features", "many"} & vars(kind).keys()
+        if changed:
+            return {"forward", "many"} <= changed
+    return False
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -35,7 +35,10 @@ class Network(nn.Module):
 
 @runtime_checkable
 class Grouped(Protocol):
-    """A network that knows how to compute K copies of itself at once."""
+    """A network that knows how to compute K copies of itself at once.
+
+    A class that changes `forward`, or the `features` that it is made of, brings a `many` of its own.
+    """
 
     def many(self, parameters: Mapping[str, Tensor], images: Tensor) -> Tensor:
         """Return the logits of K copies, shape (K, n, C).

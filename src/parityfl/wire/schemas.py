@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from parityfl.config import ObjectiveSection, Training
-from parityfl.core.types import Outcome
+from parityfl.core.types import MAX_CLASS_NAME, MAX_LABELS, Outcome
 
 SAFETENSORS = "application/x-safetensors"
 """The media type of every document that carries a model."""
@@ -24,7 +24,6 @@ Dtype = Literal["F32", "BF16"]
 """How safetensors names what a tensor's numbers are."""
 Compression = Literal["zstd"]
 
-MAX_LABELS = 10_000
 MAX_SAMPLES = 2**40
 MAX_DEVICES = 10_000
 """How many devices a process may have: each of its reports, and of its requests for work, names all of them."""
@@ -109,7 +108,7 @@ class Message(BaseModel):
 class DataFormat(Message):
     """What a device's own data look like; the data themselves stay where they are."""
 
-    classes: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+    classes: list[Annotated[str, Field(min_length=1, max_length=MAX_CLASS_NAME)]] = Field(
         min_length=1, max_length=MAX_LABELS, description="The names of its classes."
     )
     shape: list[Annotated[int, Field(ge=1)]] = Field(

@@ -147,16 +147,20 @@ def _read_binary(edition: Edition, path: Path) -> Part:
 
 
 def _read_archive(edition: Edition, path: Path) -> Mapping[str, Part]:
-    """Read the wanted files of an archive in one pass, in memory: nothing is unpacked onto the disk."""
+    """Read the wanted files of an archive in one pass, in memory: nothing is unpacked onto the disk.
+
+    Who packs a folder as `.` gets `./` before every name.
+    """
     require_checksum(path, edition.archive_size, edition.archive.md5)
     wanted = {f"{edition.binary_folder}/{stem}.bin": stem for stem in (*edition.train, edition.test)}
     parts = {}
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
-                stream = archive.extractfile(member) if member.name in wanted else None
+                name = member.name.removeprefix("./")
+                stream = archive.extractfile(member) if name in wanted else None
                 if stream is not None:
-                    parts[wanted[member.name]] = _decode(edition, stream.read(), f"{path}: {member.name}")
+                    parts[wanted[name]] = _decode(edition, stream.read(), f"{path}: {name}")
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read as a tar.gz archive: {error}; download it again") from None
     missing = [name for name, stem in wanted.items() if stem not in parts]

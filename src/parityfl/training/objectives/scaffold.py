@@ -1,23 +1,18 @@
 """Control variates (Karimireddy et al., ICML 2020, algorithm 1, option II): y -= lr (grad F_k(y) - c_k + c).
 
 After K steps the client's control variate becomes c_k - c + (w_t - y) / (K lr), the mean gradient that it has seen;
-with clipping or weight decay that of what was descended along. Both control variates begin at zero.
+with clipping or weight decay that of what was descended along; with momentum it would be neither, and the
+configuration refuses it. Both control variates begin at zero.
 """
 
 import torch
 
-from parityfl.core.errors import ConfigError
 from parityfl.core.objectives import Scaffold
 from parityfl.training.local import Learned, Net, Task, descend, minimise
 
 
 @minimise.register
 def _scaffold(objective: Scaffold, net: Net, task: Task) -> Learned:
-    if task.settings.momentum:
-        raise ConfigError(
-            f"training.momentum = {task.settings.momentum} with objective 'scaffold': its control variates are mean "
-            "gradients only without momentum; set training.momentum = 0"
-        )
     zero = torch.zeros_like(task.weights)
     control = zero if task.control is None else task.control
     own = zero if task.memory is None else task.memory
