@@ -20,7 +20,6 @@ from parityfl.config import (
     Training,
     describe_preset,
     merge,
-    preset_names,
     read_file,
     read_override,
     resolve,
@@ -29,6 +28,7 @@ from parityfl.core.aggregation import aggregator
 from parityfl.core.availability import availability
 from parityfl.core.errors import ConfigError
 from parityfl.core.objectives import objective
+from parityfl.core.presets import preset_names
 from parityfl.core.selection import Selector, selector
 from parityfl.options import read_config
 

@@ -14,7 +14,6 @@ from dataclasses import MISSING, asdict, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from hashlib import sha256
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar, get_args, get_type_hints
 
@@ -28,6 +27,7 @@ from parityfl.core.distributions import PerClient
 from parityfl.core.errors import ConfigError
 from parityfl.core.objectives import Objective, objective
 from parityfl.core.optimizers import Adam, Momentum, Plain, ServerOptimizer
+from parityfl.core.presets import preset_document, preset_names
 from parityfl.core.registry import Registry
 from parityfl.core.rounding import Carry, as_it_is, to_bfloat16
 from parityfl.core.selection import Selector, selector
@@ -569,11 +569,6 @@ def read_file(path: Path) -> Layer:
     return {key: value for key, value in layer.items() if key not in ("versions", "hash")}
 
 
-def preset_names() -> list[str]:
-    """Return the names of the presets that ship in the package."""
-    return sorted(entry.name.removesuffix(".toml") for entry in _presets().iterdir() if entry.name.endswith(".toml"))
-
-
 def read_preset(name: str) -> Layer:
     """Return a preset's layer, its name and description taken out.
 
@@ -590,16 +585,12 @@ def describe_preset(name: str) -> tuple[str, str]:
     return str(document["about"]), str(document["source"])
 
 
-def _presets() -> Any:
-    return files("parityfl") / "presets"
-
-
 def _preset_document(name: str) -> dict[str, Any]:
     if name not in preset_names():
         close = get_close_matches(name, preset_names(), n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ConfigError(f"unknown method {name!r}: {hint}presets are {', '.join(preset_names())}")
-    return tomllib.loads((_presets() / f"{name}.toml").read_text(encoding="utf-8"))
+    return preset_document(name)
 
 
 def merge(lower: Layer, upper: Layer) -> dict[str, Any]:
@@ -663,7 +654,7 @@ def _refuse_switches(layer: Layer) -> None:
     for name, given in layer.items():
         values = given if isinstance(given, Mapping) else {"": given}
         for key, value in values.items():
-            if isinstance(value, bool) and not _takes(bool, _type_of(name, key, values)):
+            if isinstance(value, bool) and not _takes_bool(_type_of(name, key, values)):
                 dotted = f"{name}.{key}".rstrip(".")
                 raise _KeyFaultError(dotted, f"{dotted} = {str(value).lower()}: this key is not true or false")
 
@@ -684,9 +675,9 @@ def _type_of(section: str, key: str, values: Layer) -> Any:
     return None if field is None else field.annotation
 
 
-def _takes(wanted: type, annotation: Any) -> bool:
-    """Return whether a type, or one of a union, is the one that is wanted; also where nothing is known."""
-    return annotation in (wanted, None) or any(_takes(wanted, part) for part in get_args(annotation))
+def _takes_bool(annotation: Any) -> bool:
+    """Return whether a type, or one of a union, is that of true and false; also where nothing is known."""
+    return annotation in (bool, None) or any(map(_takes_bool, get_args(annotation)))
 
 
 class _KeyFaultError(ConfigError):

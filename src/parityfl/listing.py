@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from importlib import import_module
 
-from parityfl.config import describe_preset, preset_names
+from parityfl.config import describe_preset
 from parityfl.core.errors import ConfigError
+from parityfl.core.presets import preset_names
 from parityfl.core.registry import Registry
 
 REGISTRIES = {

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from processes import rows
 
-from parityfl.config import Config, preset_names
+from parityfl.config import Config
 from parityfl.core.aggregation import aggregator
 from parityfl.core.objectives import objective
+from parityfl.core.presets import preset_names
 from parityfl.core.selection import selector
 from parityfl.engine.folder import RunFolder
 from parityfl.engine.tables import CLIENT_COLUMNS, ROUND_COLUMNS

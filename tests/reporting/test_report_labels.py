@@ -1,7 +1,8 @@
 import pytest
 from folders import config
 
-from parityfl.config import Config, preset_names
+from parityfl.config import Config
+from parityfl.core.presets import preset_names
 from parityfl.reporting.labels import method_key, method_label, methods, parts, setting_key, settings
 
 

@@ -1,13 +1,13 @@
 """What a run is called in a comparison: its setting, and its method within the setting."""
 
 import json
-import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
-from importlib.resources import files
 from typing import Any
+
+from parityfl.core.presets import preset_document, preset_names
 
 Config = dict[str, Any]
 
@@ -105,12 +105,7 @@ def _name(config: Config) -> str:
 @cache
 def _presets() -> dict[str, tuple[str, ...]]:
     """Return the parts of every preset of the package by name."""
-    presets = files("parityfl") / "presets"
-    return {
-        entry.name.removesuffix(".toml"): parts(tomllib.loads(entry.read_text(encoding="utf-8")))
-        for entry in presets.iterdir()
-        if entry.name.endswith(".toml")
-    }
+    return {name: parts(preset_document(name)) for name in preset_names()}
 
 
 def _joined_parts(config: Config) -> str:
