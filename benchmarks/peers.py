@@ -6,12 +6,12 @@ Fashion-MNIST, 100 clients of 480 training images, 10 a round, one epoch in batc
 cores. A round is all that happens between two rounds of evaluation; of `parityfl` writing the journal and the tables is
 not in it, some 2 ms, though it is in the whole run. `parityfl` does what the others do: nothing is held out, and the
 model is measured on the test set at the end only (`parityfl` measures its moving average as well). The accuracy shows
-that all sides train the same. In `parityfl, held-out parts` each client also
-measures the model before and after its training, on 120 images more that it holds out. `parityfl, evaluating` is the
-usual run: besides, every round measures the model and its moving average on the test set and the model on all 100
-held-out parts. `parityfl, bf16` is `parityfl` with `engine.precision = "bf16"`, which computes something else: it is no
-side of a goal, and is not run on a processor that takes many times as long for such numbers. Each peer lives in an
-environment of its own, made by `scripts/bench`; one that is not there is shown as missing.
+that all sides train the same. In `parityfl, held-out parts` each client also measures the model before and after its
+training, on 120 images more that it holds out. `parityfl, evaluating` is the usual run: besides, every round measures
+the model and its moving average on the test set and the model on all 100 held-out parts. `parityfl, bf16` is `parityfl`
+with `engine.precision = "bf16"`, which computes something else: it is no side of a goal, and is not run on a processor
+that takes many times as long for such numbers. Each peer lives in an environment of its own, made by `scripts/bench`;
+one that is not there is shown as missing.
 """
 
 from __future__ import annotations

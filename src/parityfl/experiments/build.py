@@ -133,11 +133,13 @@ class WorkbenchEvaluator:
 
     async def __call__(self, round: int, weights: Vector, average: Vector, *, on_test_set: bool = True) -> Evaluation:
         """Evaluate, off the event loop."""
-        tests = ["weights"] if np.array_equal(weights, average) else ["weights", "average"]
-        self._crew.board.put("weights", weights)
-        self._crew.board.put("average", average)
-        wanted: list[tuple[str, PartName]] = [(name, "test") for name in tests if on_test_set]
-        *tested, (losses, hits) = await self._measure([*wanted, ("weights", "held")])
+        vectors = {"weights": weights}
+        if on_test_set and not np.array_equal(weights, average):
+            vectors["average"] = average
+        for name, vector in vectors.items():
+            self._crew.board.put(name, vector)
+        tests = list(vectors) if on_test_set else []
+        *tested, (losses, hits) = await self._measure([*((name, "test") for name in tests), ("weights", "held")])
         figures = [(float(each.mean()), float(right.mean())) for each, right in tested] or [(math.nan, math.nan)]
         held = self._bench.holdings.held
         return Evaluation(

@@ -137,13 +137,16 @@ async def run_suite(
         raise FolderError(f"output folder {out} is not empty: choose another --out, or go on with --resume")
     with disk_errors(out):
         (out / "logs").mkdir(parents=True, exist_ok=True)
-    folders, places = _begun(out), asyncio.Semaphore(jobs)
+    begun, places = _begun(out), asyncio.Semaphore(jobs)
     with TemporaryDirectory(prefix="parityfl-") as scratch:
 
         async def run(cell: Cell) -> Result:
+            folder = begun.get(cell.config.hash, out / cell.name)
             async with places:
-                folder = folders.get(cell.config.hash, out / cell.name)
-                result = await _run_cell(cell, folder, Path(scratch), watcher, launch)
+                if cell.config.hash in begun and _is_done(folder):
+                    result = Result(cell, skipped=True)
+                else:
+                    result = await _run_cell(cell, folder, Path(scratch), watcher, launch)
             watcher.finished(result)
             return result
 
@@ -214,8 +217,16 @@ def _named(found: Sequence[tuple[str, Config]]) -> list[Cell]:
 def _begun(out: Path) -> dict[str, Path]:
     """Return the folders under `out` in which there is a run, by the hash of its configuration; of several one done."""
     folders = [path.parent for path in sorted(out.glob("*/config.json"))]
-    folders.sort(key=lambda folder: RunFolder(folder).summary().get("status") == "done")
+    folders.sort(key=_is_done)
     return {_hash_in(folder): folder for folder in folders}
+
+
+def _is_done(folder: Path) -> bool:
+    """Return whether the run in a folder has come to its end, as far as its summary can be read."""
+    try:
+        return bool(RunFolder(folder).summary().get("status") == "done")
+    except OSError:
+        return False
 
 
 def _hash_in(folder: Path) -> str:
@@ -227,12 +238,11 @@ def _hash_in(folder: Path) -> str:
 
 
 async def _run_cell(cell: Cell, folder: Path, scratch: Path, watcher: Watcher, launch: Launch) -> Result:
-    if _hash_in(folder) == cell.config.hash and RunFolder(folder).summary().get("status") == "done":
-        return Result(cell, skipped=True)
-    file, log = scratch / f"{cell.name}.json", folder.parent / "logs" / f"{cell.name}.log"
+    out = folder.parent
+    file, log = scratch / f"{cell.name}.json", out / "logs" / f"{cell.name}.log"
     file.write_text(json.dumps(cell.config.document()), encoding="utf-8")
     watcher.started(cell)
-    with disk_errors(folder.parent):
+    with disk_errors(out):
         errors = log.open("wb")
     with errors:
         async with launch(["run", str(file), "--out", str(folder), "--resume"], errors) as process:
