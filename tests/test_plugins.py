@@ -222,6 +222,9 @@ assert (run.path / "report.html").is_file()
 before = (run.path / "report.html").stat().st_mtime_ns
 assert parityfl.run(config, out="runs/mine", resume=True).summary == run.summary
 assert (run.path / "report.html").stat().st_mtime_ns == before
+(run.path / "report.html").unlink()
+(run.path / "report.html").mkdir()
+assert parityfl.run(config, out="runs/mine", resume=True).summary == run.summary
 """
 
 
@@ -229,3 +232,4 @@ def test_a_script_needs_no_package(tmp_path):
     (tmp_path / "mine.py").write_text(SCRIPT)
     done = subprocess.run([sys.executable, "mine.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "parityfl: the run is done, in runs/mine; its report is not: " in done.stderr

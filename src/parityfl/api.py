@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from parityfl.core.errors import FolderError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,6 +37,8 @@ class Run:
 def run(config: Config, out: str | Path | None = None, *, resume: bool = False) -> Run:
     """Run a configuration, write its report, and return the run. Blocks until it is done.
 
+    How it works, what it loses on the way, and that its report could not be written, is told on standard error.
+
     Args:
         config: what to run.
         out: the run folder, absent or empty; None makes one under ``runs/``.
@@ -45,8 +50,11 @@ def run(config: Config, out: str | Path | None = None, *, resume: bool = False) 
     from parityfl.experiments.run import default_folder, execute
 
     path = default_folder(config) if out is None else Path(out)
-    execute(config, path, resume=resume)
-    refresh_report(path)
+    execute(config, path, resume=resume, say=_tell)
+    try:
+        refresh_report(path)
+    except FolderError as error:
+        _tell(f"the run is done, in {path}; its report is not: {error}")
     return load(path)
 
 
@@ -69,3 +77,7 @@ def load(path: str | Path) -> Run:
 
     data = load_run(Path(path))
     return Run(data.path, data.config, data.summary, data.rounds, data.clients)
+
+
+def _tell(line: str) -> None:
+    print(f"parityfl: {line}", file=sys.stderr)

@@ -163,6 +163,8 @@ def coordinator(  # noqa: PLR0917
     )
     listening = server.bind(host, port) if fd is None else server.adopt(fd)
     trust.check(listening)
+    if trust.tls.authority is not None and not trust.tls.serves:
+        _say("without --tls-cert and --tls-key this coordinator listens without TLS; --tls-ca is for calling devices")
     typer.echo(f"coordinator on {trust.tls.scheme}://{host}:{server.port_of(listening)}", err=True)
     with nullcontext() if fd is not None else _reported(folder), resumable():
         server.run(
@@ -229,7 +231,7 @@ def client(  # noqa: PLR0917
         token=read_token(JOIN_TOKEN, join_token_file),
         tls=Tls(tls_cert, tls_key, tls_ca),
     )
-    with resumable():
+    with resumable("start it again, with the same --state if it had one"):
         web.run(serve(settings))
 
 

@@ -26,9 +26,14 @@ from parityfl.client.settings import Settings, parse_devices
 from parityfl.core.arrays import Layout
 from parityfl.core.types import Update
 from parityfl.web import server as web
+from parityfl.wire.payload import assemble
+from parityfl.wire.schemas import InitialReply
 
 LAYOUT = Layout(("hidden.weight", "hidden.bias", "output.weight", "output.bias"), ((64, 64), (64,), (10, 64), (10,)))
 """The model `mlp` on `digits`, which every process of this suite agrees on."""
+
+OTHER = replace(LAYOUT, shapes=(*LAYOUT.shapes[:-1], (9,)))
+"""One with a label less."""
 
 WIRE: dict[str, Spoil] = {
     "wire-latency": Spoil(latency_s=0.3),
@@ -95,6 +100,12 @@ async def endless() -> Any:
         await asyncio.sleep(0)
 
 
+def learned(layout: Layout) -> bytes:
+    """Return a whole document with a model of some layout."""
+    reply = InitialReply(model="mlp", seed=0, model_digest="0" * 64)
+    return bytes(assemble(reply, {"model": np.zeros(layout.size, np.float32)}, layout))
+
+
 BEFORE: dict[str, Callable[[], Awaitable[None]]] = {"crash": crash, "freeze": freeze, "hang": hang}
 """What happens to the process when it is asked to train."""
 
@@ -104,13 +115,13 @@ ANSWERS: dict[str, Callable[[], Response]] = {
     "error-500": lambda: Response("boom", 500),
     "redirect": lambda: Response(status_code=302, headers={"Location": "http://127.0.0.1:1/"}),
     "refusal": lambda: Response(status_code=409),
+    "wrong-shape": lambda: Response(learned(OTHER), media_type="application/x-safetensors"),
     "huge-answer": lambda: StreamingResponse(endless(), media_type="application/x-safetensors"),
 }
 
 DELTAS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "nan": lambda step: np.full_like(step, np.nan),
     "infinity": lambda step: np.where(np.arange(len(step)) == 7, np.float32(np.inf), step),
-    "wrong-shape": lambda step: step[:-1],
 }
 
 

@@ -74,7 +74,7 @@ def test_a_resumed_run_knows_what_was_agreed(tmp_path: Path) -> None:
     file = tmp_path / "agreement.json"
     assert read_agreement(file) is None
     agreed = Agreement(own=True).with_device(device(layout_hash=LAYOUT.digest))
-    write_agreement(file, agreed)
+    write_agreement(file, agreed, durable=True)
     assert read_agreement(file) == agreed
     file.write_text("{")
     with pytest.raises(FolderError, match="restore it"):

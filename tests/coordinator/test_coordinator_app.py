@@ -293,6 +293,7 @@ def test_clients_and_rounds() -> None:
             assert (h0.num_samples, h0.label_counts, h0.version, h0.latency_s) == (10, [4, 6], "1.2", 0.01)
             assert (h0.opportunities, h0.selected, h0.participated) == (2, 2, 2)
             assert (h0.utility, h0.normalized_utility) == (1.0, 0.5)
+            assert [c.staleness for c in clients] == [0, None]
             assert [t.after for t in h0.transitions] == ["registered", "available"]
             rounds = (await rig.http.get("/rounds")).json()
             assert [r["round"] for r in rounds] == [1, 2]

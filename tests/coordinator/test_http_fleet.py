@@ -25,7 +25,7 @@ from fastapi.responses import Response
 from network import WEIGHTS, run, served, small_config, until
 from parityfl.core.types import BoolArray, FloatArray, Outcome, Update, Vector
 from parityfl.engine.fleet import Reply
-from parityfl.web.problems import problem
+from parityfl.web.problems import detail_of, problem
 from parityfl.wire.schemas import DeviceReport, TrainRequest
 
 NAN = np.full(3, np.nan, np.float32)
@@ -123,6 +123,7 @@ FAULTS = [
     (differing(device_id="h3"), Outcome.INVALID, "device_id 'h3'"),
     (differing(model_digest="0" * 64), Outcome.INVALID, "model_digest"),
     (differing(control=WEIGHTS), Outcome.INVALID, "unknown tensor 'control"),
+    (differing(num_samples=2**40), Outcome.INVALID, "but the device registered 10"),
 ]
 
 
@@ -130,6 +131,12 @@ FAULTS = [
 def test_every_fault_is_one_outcome_with_a_reason(behave: Any, outcome: Outcome, words: str) -> None:
     """Only numbers that every engine refuses would come again in a repetition of the run."""
     assert_outcome(run(one(behave)), outcome, words, reproducible=words == "not finite")
+
+
+def test_of_an_error_only_the_beginning_is_looked_at() -> None:
+    written = b'{"title": "", "status": 500, "detail": "%s"}'
+    assert detail_of(memoryview(written % b"so it is")) == "so it is"
+    assert detail_of(written % (b"x" * 2**16)).startswith('{"title": "", "status": 500, "detail": "xxx')
 
 
 def test_an_update_that_is_not_finite_is_refused_as_by_every_engine() -> None:

@@ -79,6 +79,40 @@ def test_a_device_that_asks_may_take_its_time_and_one_that_stops_asking_is_notic
     run(main())
 
 
+def test_who_still_receives_what_it_was_given_is_not_silent_nor_are_the_others_of_its_process() -> None:
+    async def main() -> None:
+        box = Mailbox(patience_s=SOON_S)
+        answers = [asking(box, "h0"), asking(box, "h1")]
+        first = await box.take(["h0", "h1"], [], 30)
+        assert first is not None
+        await asyncio.sleep(4 * SOON_S)
+        assert not any(answer.done() for answer in answers)
+        second = await box.take(["h0", "h1"], [first.work_id], 30)
+        assert second is not None
+        assert await box.take(["h0", "h1"], [first.work_id, second.work_id], SOON_S) is None
+        for answer in answers:
+            with pytest.raises(NotAskingError):
+                await answer
+
+    run(main())
+
+
+def test_who_was_silent_before_it_was_asked_has_its_patience() -> None:
+    async def main() -> None:
+        box = Mailbox(patience_s=10 * SOON_S)
+        assert await box.take(["h0"], [], SOON_S) is None
+        await asyncio.sleep(12 * SOON_S)
+        answer = asking(box)
+        await asyncio.sleep(2 * SOON_S)
+        assert not answer.done()
+        work = await box.take(["h0"], [], 30)
+        assert work is not None
+        work.settle(YES)
+        assert await answer == YES
+
+    run(main())
+
+
 def test_closing_lets_nobody_wait() -> None:
     async def main() -> None:
         box = Mailbox(patience_s=30)

@@ -9,12 +9,15 @@ from fakes import answer, enter, fixed, fleet_of, hanging, honest, replies, task
 from fastapi.responses import Response
 
 from network import WEIGHTS, run, small_config, until
+from parityfl.coordinator.closing import Closing
 from parityfl.coordinator.evaluate import HttpEvaluator
 from parityfl.coordinator.events import KEPT, EventLog
+from parityfl.coordinator.exchange import Exchange
 from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.registry import LOOKS
 from parityfl.core.errors import FolderError, UnfinishedError
 from parityfl.core.types import Outcome
+from parityfl.engine.fleet import Reply
 from parityfl.web.problems import problem
 from parityfl.wire.digests import CONTENT_DIGEST, content_digest, digest_of
 from parityfl.wire.schemas import DeviceReport, TrainRequest
@@ -158,6 +161,53 @@ def test_a_device_that_falls_silent_while_it_is_asked_does_not_hold_the_round(la
             assert "lost while it was asked: silent for" in gone.reason
             assert fleet.registry.at(0).state == "lost"
             assert fleet.registry.at(0).training is None
+
+    run(main())
+
+
+def test_a_device_that_falls_silent_while_it_evaluates_does_not_hold_the_round() -> None:
+    async def main() -> None:
+        config = live(heartbeat_s=0.2, deadline_s=60.0)
+        async with fleet_of(config, honest, honest) as (fleet, fakes):
+            fakes[0].hangs_in_evaluation = True
+            watching = asyncio.create_task(watch(fleet))
+            found = await HttpEvaluator(fleet)(1, WEIGHTS, WEIGHTS)
+            watching.cancel()
+            np.testing.assert_array_equal(found.clients.loss[:2], [np.nan, 6.0])
+            assert fleet.registry.at(0).state == "lost"
+
+    run(main())
+
+
+def test_an_answer_that_has_arrived_is_in_time_however_long_it_waits_to_be_read() -> None:
+    async def main() -> None:
+        read = asyncio.Event()
+
+        async def call() -> Reply:
+            await read.wait()
+            return Reply(0, Outcome.COMPLETED)
+
+        here, away = asyncio.create_task(call()), asyncio.create_task(call())
+        closing = Closing([here, away], 0.01, None, lambda task: task is here)
+        await closing.wait_for(away)
+        assert closing.overdue == {away}
+        waiting = asyncio.create_task(closing.wait_for(here))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        read.set()
+        await waiting
+        assert here.done()
+
+    run(main())
+
+
+def test_when_an_answer_has_arrived_no_clock_of_its_device_runs_any_more() -> None:
+    async def main() -> None:
+        exchange = Exchange(0, asyncio.timeout(0.05), now)
+        async with exchange.patience:
+            exchange.arrive()
+            exchange.give_up("lost")
+            await asyncio.sleep(0.1)
 
     run(main())
 

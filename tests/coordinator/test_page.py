@@ -81,6 +81,26 @@ def test_who_is_left_behind_is_in_the_table_and_counted_in_words() -> None:
     run(main())
 
 
+def test_how_little_the_less_served_half_has() -> None:
+    """Utilities 0.5, 0, 0 and unknown: the Lorenz curve is 0, 0, 0, 1, and in its middle 0."""
+
+    async def main() -> None:
+        async with coordinating() as rig:
+            for name in ("h0", "h1", "h2", "h3"):
+                await rig.register(name)
+            rig.coordinator.started(WEIGHTS, 0, 9)
+            async with showing(str(rig.http.base_url)) as page:
+                share = figure("share of utility of the less served half")
+                await shows(page, share, "–")
+                rig.coordinator.round_closed(closed_round(1))
+                await shows(page, share, "0")
+                await shows(page, "half([0, 0.1, 0.3, 1])", 0.2)
+                await shows(page, "half([0, 0.2, 1])", 0.2)
+                await shows(page, cells("staleness"), ["0", "", "", ""])
+
+    run(main())
+
+
 def test_a_run_that_was_done_before_shows_how_it_ended() -> None:
     async def main() -> None:
         async with coordinating() as rig:

@@ -83,6 +83,28 @@ def test_who_does_not_ask_is_unreachable_and_who_does_not_answer_times_out() -> 
     run(main())
 
 
+def test_a_device_that_polls_stops_when_a_quorum_has_closed_the_round() -> None:
+    async def main() -> None:
+        config, stopped = quick(quorum=1), asyncio.Event()
+        async with fleet_of(config, honest) as (fleet, _), served(create_app(Coordinator(config, fleet, 4))) as http:
+            enter_polling(fleet, "h1")
+            app = FastAPI()
+
+            @app.post("/train")
+            async def train() -> None:
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    stopped.set()
+
+            async with polling(app, http, ["h1"]):
+                outcomes = await replies(fleet, task(0, 1))
+                assert [reply.outcome for reply in outcomes] == [Outcome.COMPLETED, Outcome.LATE]
+                await stopped.wait()
+
+    run(main())
+
+
 def test_an_answer_that_is_too_large_is_invalid_and_refused() -> None:
     async def main() -> None:
         config = quick()

@@ -76,7 +76,7 @@ def test_a_roster_keeps_the_places_of_those_that_have_not_come_back() -> None:
 def test_a_roster_survives_in_its_file(tmp_path: Path) -> None:
     path = tmp_path / "roster.json"
     assert read_roster(path) == {}
-    write_roster(path, {0: "phone", 2: "h0"})
+    write_roster(path, {0: "phone", 2: "h0"}, durable=True)
     assert read_roster(path) == {0: "phone", 2: "h0"}
     path.write_text("[]")
     with pytest.raises(FolderError, match=r"roster.json"):

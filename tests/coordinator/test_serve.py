@@ -3,7 +3,7 @@ import json
 import os
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -223,6 +223,52 @@ def test_a_signal_in_the_middle_tells_the_devices_to_leave() -> None:
     with pytest.raises(KeyboardInterrupt):
         run(main())
     assert cancelled == [True]
+
+
+def test_before_a_restart_nobody_is_sent_home() -> None:
+    """SIGTERM: what h0 hears last is not that it should leave."""
+    heard: list[bool] = []
+
+    async def main() -> None:
+        started = asyncio.Event()
+
+        async def drive(fleet: HttpFleet, observer: Observer) -> None:
+            started.set()
+            await asyncio.Event().wait()
+
+        rig = Rig(small_config(rounds={**HEARTBEAT}), drive, min_clients=1)
+        await _when_ok(lambda: rig.post("/register", json={"device_id": "h0", "port": 5000, "num_samples": 1}))
+        update = {"device_id": "h0", "available": True}
+        await _when_ok(lambda: rig.post("/status_update", json=update))
+        await started.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with suppress(httpx.TransportError):
+            while True:
+                heard.append((await rig.post("/status_update", json=update)).json()["leave"])
+        await rig.coordinator
+
+    with pytest.raises(KeyboardInterrupt):
+        run(main())
+    assert not any(heard)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_run_that_ends_early_is_served_on_only_if_an_operator_ended_it(stopped: bool) -> None:
+    async def main() -> None:
+        async def drive(fleet: HttpFleet, observer: Observer) -> None:
+            if stopped:
+                fleet.stop.set()
+            raise UnfinishedError("it ended early")
+
+        rig = Rig(small_config(rounds={**HEARTBEAT}), drive, min_clients=1, keep_serving=True)
+        await _when_ok(lambda: rig.post("/training/start"))
+        if stopped:
+            await _when_ok(lambda: rig.get("/health"), lambda r: r.json()["reason"] == "it ended early")
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(UnfinishedError, match="it ended early"):
+            await rig.coordinator
+
+    run(main())
 
 
 def test_the_end_does_not_wait_for_devices_that_have_gone() -> None:

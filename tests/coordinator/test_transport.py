@@ -43,7 +43,7 @@ def learned(device: FakeDevice, asked: TrainRequest, form: Form) -> Response:
     reply = TrainReply(
         device_id=device.name,
         round=asked.round,
-        num_samples=1,
+        num_samples=SAMPLES[int(device.name[1:])],
         train_loss=0.5,
         loss_before=1.0,
         loss_after=0.5,

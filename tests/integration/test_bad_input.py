@@ -60,7 +60,7 @@ def test_a_cluster_that_is_none(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     cluster = ("--engine", "ray", "--set", "engine.address=127.0.0.1:9", "--availability", "always")
     line = refused("run", *cluster, "--out", "out", cwd=tmp_path)
-    assert "engine.address = '127.0.0.1:9'" in line
+    assert "engine.address (suite: --ray) = '127.0.0.1:9'" in line
     assert "ray start --head" in line
     assert not (tmp_path / "out").exists(), "with another address it is another run"
 

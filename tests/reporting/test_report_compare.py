@@ -1,4 +1,5 @@
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import polars as pl
@@ -184,3 +185,13 @@ def test_the_last_known_value_counts():
     frame = pl.DataFrame({"x": [1.0, 2.0, None], "y": pl.Series([None] * 3, dtype=pl.Float64)})
     assert last_known(frame, "x") == 2.0
     assert last_known(frame, "y") is None
+
+
+def test_the_manifest_is_of_results_and_not_of_folders(tmp_path: Path):
+    first, second = {"model_hash": "aa", "ledger_hash": "bb"}, {"model_hash": "cc", "ledger_hash": "dd"}
+    ours = write_run(tmp_path / "x" / "ours", seed=1, summary=first), write_run(tmp_path / "x" / "b", summary=second)
+    again = write_run(tmp_path / "y" / "b", summary=first, seed=1), write_run(tmp_path / "y" / "c", summary=second)
+    stopped = write_run(tmp_path / "y" / "d", seed=2, status="interrupted")
+    found = [compare([load_run(path) for path in paths]).manifest for paths in (ours, (*again, stopped), ours[:1])]
+    assert found[0] == found[1] != found[2]
+    assert found[0] == sha256(b"aa bb\ncc dd\n").hexdigest()

@@ -147,6 +147,22 @@ def test_a_registration_is_proved_by_credential_and_token() -> None:
     assert not Token("another token of some length").proves(text, proof.token)
     assert not TOKEN.proves(registration_text(proof.model_copy(update={"nonce": "another"})), proof.token)
     assert not TOKEN.proves(text, None)
+    require_signature(party.key, text, proof.process or "")
+
+
+def test_a_proof_of_the_token_is_for_one_key() -> None:
+    """Who is in between puts in a key of its own and signs with it: what the token proved is not of that key."""
+    device, between = KeyPair.new(), KeyPair.new()
+    proof = sign_registration(device, TOKEN, Party(), "nonce", BODY)
+    swapped = proof.model_copy(update={"key": between.public})
+    text = registration_text(swapped)
+    require_signature(between.public, text, between.sign(text))
+    assert not TOKEN.proves(text, swapped.token)
+    genuine = confirm_registration(KeyPair.new(), TOKEN, proof, 200, OTHER)
+    theirs = confirm_registration(between, Token("a guess of some length"), proof, 200, OTHER)
+    forged = theirs.model_copy(update={"token": genuine.token})
+    with pytest.raises(ProofError, match="join token"):
+        check_confirmation(proof, forged, 200, OTHER, token=TOKEN, known=[])
 
 
 def test_a_confirmation_needs_the_token_or_a_known_key() -> None:

@@ -32,7 +32,7 @@ from parityfl.web.problems import problem
 from parityfl.web.server import bind, port_of
 from parityfl.wire.digests import CONTENT_DIGEST
 from parityfl.wire.schemas import WORK_ID, WORK_PATH, Registration, RegistrationReply, StatusReply
-from parityfl.wire.signing import HEADER, NONCE_HEADER, Token
+from parityfl.wire.signing import HEADER, NONCE_HEADER, KeyPair, Proof, Token, registration_text
 
 TOKEN = Token("the token of this fleet")
 OTHER = Token("the token of another fleet")
@@ -520,7 +520,10 @@ def test_a_forged_error_of_the_coordinator_moves_no_device(tmp_path: Path, path:
             fleet = await rig.ready("h0")
             [reply] = await replies(fleet, task(0))
             assert reply.outcome is Outcome.COMPLETED
-            await until(lambda: passed)
+            if path == "/result":  # it was taken, and what says so at the next /work is signed
+                assert len(due) < len(FORGED)
+            else:
+                await until(lambda: passed)
             assert not devices.done()
             await rig.finish(devices)
 
@@ -746,3 +749,34 @@ def test_a_device_that_listens_to_all_without_a_token_says_so(
 
     run(main())
     assert ("without a join token" in caplog.text) == (token is None)
+
+
+class Between(Identity):
+    """Puts a key of its own into what a device that knows the token has proved."""
+
+    def _sign(self, request: httpx.Request, device_id: str, nonce: str, body: str) -> Proof:
+        proof, pair = super()._sign(request, device_id, nonce, body), KeyPair.new()
+        swapped = proof.model_copy(update={"key": pair.public})
+        swapped = swapped.model_copy(update={"signature": pair.sign(registration_text(swapped))})
+        request.headers[HEADER] = swapped.written()
+        return swapped
+
+
+def test_nobody_in_between_joins_with_what_another_has_proved(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with rig_in(tmp_path) as rig:
+            with pytest.raises(httpx.RemoteProtocolError, match="does not prove that it knows the join token"):
+                await register(rig.http, "h0", Between(TOKEN))
+            assert not (tmp_path / "security" / "devices.json").exists()
+
+    run(main())
+
+
+def test_nobody_registers_with_the_key_of_another_process(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with rig_in(tmp_path) as rig:
+            message = Registration(device_id="h0", port=9, num_samples=1, process_key=Identity(TOKEN).key)
+            response = await rig.http.post("/register", json=message.model_dump(mode="json"), auth=Identity(TOKEN))
+            assert_problem(response, 422, "process_key", "has not signed the registration")
+
+    run(main())

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from parityfl.web.problems import detail_of
 from parityfl.wire.digests import CONTENT_DIGEST, is_intact
-from parityfl.wire.schemas import WORK_ID, WORK_PATH, WorkRequest
+from parityfl.wire.schemas import WORK_ID, WORK_PATH, WORK_UNWANTED, WorkRequest
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,9 @@ class _Poller:
         except httpx.HTTPError:
             await self._pause()
             return
+        for unwanted in answer.headers.get(WORK_UNWANTED, "").split():
+            if unwanted in self._held:
+                self._held[unwanted].cancel()
         if await _is_work(answer):
             work_id = answer.headers[WORK_ID]
             self._held[work_id] = asyncio.create_task(self._do(work_id, answer))

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from parityfl.config import Data
 from parityfl.core.errors import FleetError, FolderError
+from parityfl.web.secrets import replace_file
 from parityfl.wire.schemas import DataFormat, Registration
 
 
@@ -115,11 +116,14 @@ def read_agreement(path: Path) -> Agreement | None:
         raise FolderError(f"{path} cannot be read ({reason}): restore it, or start the run in a new folder") from None
 
 
-def write_agreement(path: Path, agreement: Agreement) -> None:
-    """Replace the file in one step."""
-    draft = path.with_suffix(".part")
-    draft.write_bytes(TypeAdapter(Mapping[str, Any]).dump_json(asdict(agreement)))
-    draft.replace(path)
+def write_agreement(path: Path, agreement: Agreement, *, durable: bool) -> None:
+    """Replace the file in one step, `durable` against a loss of power.
+
+    Raises:
+        FolderError: it cannot be written.
+    """
+    document = TypeAdapter(Mapping[str, Any]).dump_json(asdict(agreement)).decode()
+    replace_file(path, document, durable=durable)
 
 
 def _listed(names: Sequence[str]) -> str:

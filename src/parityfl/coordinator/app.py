@@ -29,6 +29,7 @@ from parityfl.wire.schemas import (
     SAFETENSORS,
     WORK_ID,
     WORK_PATH,
+    WORK_UNWANTED,
     ClientInfo,
     DeviceReport,
     Health,
@@ -139,12 +140,15 @@ def _add_devices(app: FastAPI, coordinator: Coordinator) -> None:
 
         The body is what would be posted to the endpoint of the client that the header `Parityfl-Path` names; where it
         is empty, the request is a GET. `Parityfl-Work` names it in the path that its answer goes to.
+        `Parityfl-Unwanted` names those that the process holds and nobody waits for any more.
         """
         found = await coordinator.work(asked, proof)
+        unwanted = coordinator.unwanted(asked)
+        about = {WORK_UNWANTED: " ".join(unwanted)} if unwanted else {}
         if found is None:
-            return Response(status_code=204, headers=gate.sign_answer(proof, 204, EMPTY))
+            return Response(status_code=204, headers={**about, **gate.sign_answer(proof, 204, EMPTY, about)})
         payload = found.payload or Payload()
-        about = {WORK_ID: found.work_id, WORK_PATH: found.path, CONTENT_DIGEST: payload.content_digest}
+        about |= {WORK_ID: found.work_id, WORK_PATH: found.path, CONTENT_DIGEST: payload.content_digest}
         return DocumentResponse(payload, {**about, **gate.sign_answer(proof, 200, payload.digest, about)})
 
     @app.post(

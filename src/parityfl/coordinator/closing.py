@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import nan
 
 from parityfl.core.types import Outcome
@@ -17,15 +17,28 @@ class Closing:
         overdue: the calls that had not ended by then.
         reason: why it closed.
         after_s: how long it was open.
+
+    Args:
+        calls: of the devices that the round asks.
+        deadline_s: after how many seconds it closes.
+        quorum: after how many completed ones it closes; None: after none.
+        has_arrived: tells whether all of a call's answer has come; it may still wait to be read, and is in time.
     """
 
-    def __init__(self, calls: Iterable[asyncio.Task[Reply]], deadline_s: float, quorum: int | None) -> None:
+    def __init__(
+        self,
+        calls: Iterable[asyncio.Task[Reply]],
+        deadline_s: float,
+        quorum: int | None,
+        has_arrived: Callable[[asyncio.Task[Reply]], bool],
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.overdue: frozenset[asyncio.Task[Reply]] = frozenset()
         self.reason = ""
         self.after_s = nan
         self._running = set(calls)
         self._missing = quorum
+        self._has_arrived = has_arrived
         self._began = loop.time()
         self._closed: asyncio.Future[None] = loop.create_future()
         late = f"no reply by the round's deadline of {deadline_s:g} s (rounds.deadline_s)"
@@ -34,10 +47,11 @@ class Closing:
             call.add_done_callback(self._count)
 
     async def wait_for(self, call: asyncio.Task[Reply]) -> None:
-        """Return when the call has ended or the round has closed."""
-        if call.done() or self._closed.done():
-            return
-        await asyncio.wait((call, self._closed), return_when=asyncio.FIRST_COMPLETED)
+        """Return when the call has ended, or the round has closed without it."""
+        if not call.done() and not self._closed.done():
+            await asyncio.wait((call, self._closed), return_when=asyncio.FIRST_COMPLETED)
+        if not call.done() and call not in self.overdue:
+            await asyncio.wait((call,))
 
     def cancel(self) -> None:
         """Forget the deadline."""
@@ -58,7 +72,7 @@ class Closing:
         if self._closed.done():
             return
         self._timer.cancel()
-        self.overdue = frozenset(self._running)
+        self.overdue = frozenset(call for call in self._running if not self._has_arrived(call))
         self.reason = reason
         self.after_s = asyncio.get_running_loop().time() - self._began
         self._closed.set_result(None)

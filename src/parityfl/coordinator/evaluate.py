@@ -68,8 +68,9 @@ class HttpEvaluator:
         member = fleet.registry.at(client)
         payload = await aside(model.nbytes, self._payload, member, round, model)
         try:
-            async with asyncio.timeout(fleet.remaining_s), fleet.devices.slot(member):
-                answer = await fleet.devices.ask(member, "/evaluate", payload, _REPLY_LIMIT)
+            with fleet.exchange(client, fleet.remaining_s) as exchange:
+                async with exchange.patience, fleet.devices.slot(member):
+                    answer = await fleet.devices.ask(member, "/evaluate", payload, _REPLY_LIMIT)
             reply = EvaluateReply.model_validate_json(bytes(answer.body))
         except (TimeoutError, httpx.TransportError, PayloadError, ValueError):
             return None

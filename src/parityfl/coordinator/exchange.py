@@ -30,13 +30,20 @@ class Exchange:
     bytes_up: float = nan
     trouble: str = ""
     loss: str = ""
+    has_arrived: bool = False
 
     def __post_init__(self) -> None:
         self.began = self.clock()
 
+    def arrive(self) -> None:
+        """Note that all of the answer is here: from now on it waits for us, and no clock of the device's runs."""
+        self.has_arrived = True
+        if not self.patience.expired():
+            self.patience.reschedule(None)
+
     def give_up(self, loss: str) -> None:
         """End the call: the device has gone, as `loss` says."""
-        if not self.patience.expired():
+        if not self.has_arrived and not self.patience.expired():
             self.loss = loss
             self.patience.reschedule(asyncio.get_running_loop().time())
 
@@ -58,7 +65,7 @@ class Exchange:
     def refused(self, answer: Answer) -> Reply:
         """Interpret a status other than 200: 401, 409 and 503 are a device's right, all else is a fault."""
         outcome = Outcome.REFUSED if answer.status in (401, 409, 503) else Outcome.FAILED
-        return self.reply(outcome, f"answered {answer.status}: {detail_of(bytes(answer.body))}")
+        return self.reply(outcome, f"answered {answer.status}: {detail_of(answer.body)}")
 
     def timed_out(self, seconds: float) -> Reply:
         """Interpret the end of the time that the device had; one that has gone or was never reached is unreachable."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from math import inf, isnan, nan
 from typing import Any
@@ -181,7 +181,7 @@ class HttpFleet:
         quorum = None if self.virtual else rounds.quorum
         if self.virtual:
             deadline_s = rounds.net_s
-        closing = Closing(calls.values(), deadline_s, quorum)
+        closing = Closing(calls.values(), deadline_s, quorum, self._has_arrived)
         try:
             for client in task.clients.tolist():
                 await closing.wait_for(calls[client])
@@ -242,6 +242,19 @@ class HttpFleet:
             call.cancel()
         await asyncio.gather(*self._stragglers, return_exceptions=True)
 
+    @contextmanager
+    def exchange(self, client: int, seconds: float) -> Iterator[Exchange]:
+        """Let this task's call of a device, for which it has `seconds`, end too where the device is lost meanwhile.
+
+        Whoever calls does so within the `patience` of the exchange.
+        """
+        task = asyncio.current_task()
+        self._exchanges[task] = found = Exchange(client, asyncio.timeout(seconds), self._clock)
+        try:
+            yield found
+        finally:
+            del self._exchanges[task]
+
     def give_up_lost(self) -> None:
         """Notice who has gone silent; on the wall clock end the calls of the lost: who trains goes on reporting."""
         self.registry.refresh()
@@ -261,20 +274,18 @@ class HttpFleet:
 
     async def _call(self, task: TrainTask, client: int, shared: PackedTask) -> Reply:
         """Ask one device and return its outcome; raises only what ends an experiment."""
+        timeout_s = self.config.rounds.train_timeout_s
         async with self.devices.slot(self.registry.at(client)):
-            patience = asyncio.timeout(self.config.rounds.train_timeout_s)
-            exchange = self._exchanges[asyncio.current_task()] = Exchange(client, patience, self._clock)
-            try:
-                async with exchange.patience:
-                    reply = await self._ask(task, exchange, shared)
-            except TimeoutError:
-                reply = exchange.timed_out(self.config.rounds.train_timeout_s)
-            except tuple(FATAL.values()):
-                raise
-            except Exception as error:  # whatever a device does, it is an outcome
-                reply = exchange.failed(error)
-            finally:
-                del self._exchanges[asyncio.current_task()]
+            with self.exchange(client, timeout_s) as exchange:
+                try:
+                    async with exchange.patience:
+                        reply = await self._ask(task, exchange, shared)
+                except TimeoutError:
+                    reply = exchange.timed_out(timeout_s)
+                except tuple(FATAL.values()):
+                    raise
+                except Exception as error:  # whatever a device does, it is an outcome
+                    reply = exchange.failed(error)
         self._note(reply, task.round)
         return reply
 
@@ -285,8 +296,9 @@ class HttpFleet:
         payload, digest = await aside(task.weights.nbytes, self._payload, task, client, shared, form)
         limit = max_bytes(self.layout, 1 if task.control is None else 2)
         answer = await self._reach(exchange, payload, limit)
+        exchange.arrive()
         if self.virtual and answer.status in FATAL:
-            raise FATAL[answer.status](detail_of(bytes(answer.body)))
+            raise FATAL[answer.status](detail_of(answer.body))
         if answer.status != 200:
             return exchange.refused(answer)
         async with self._reading(len(answer.body)):
@@ -312,7 +324,7 @@ class HttpFleet:
                 exchange.bytes_down, exchange.bytes_up = float(len(payload)), float(len(answer.body))
                 if not self.virtual or answer.status not in PASSING:
                     return answer
-                exchange.trouble = f"answered {answer.status}: {detail_of(bytes(answer.body))}"
+                exchange.trouble = f"answered {answer.status}: {detail_of(answer.body)}"
             await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             attempt += 1
 
@@ -350,6 +362,9 @@ class HttpFleet:
         for name, value in asked.items():
             if getattr(reply, name) != value:
                 raise PayloadError(f"the reply has {name} {getattr(reply, name)!r}, asked was {value!r}")
+        registered = self.registry.at(client).num_samples
+        if registered is not None and reply.num_samples != registered:
+            raise PayloadError(f"the reply has num_samples {reply.num_samples}, but the device registered {registered}")
         update = Update(
             client=client,
             delta=vectors["model"],
@@ -374,6 +389,10 @@ class HttpFleet:
         if self._form.dtype == "F32" and numbers.dtype != np.float32:
             raise PayloadError('the reply holds BF16, but transport.dtype is "float32": asked was F32')
         return self._carry(numbers)
+
+    def _has_arrived(self, call: asyncio.Task[Reply]) -> bool:
+        exchange = self._exchanges.get(call)
+        return exchange is not None and exchange.has_arrived
 
     def _outcome(self, round: int, client: int, call: asyncio.Task[Reply], closing: Closing) -> Reply:
         """Return what became of a device: its reply, or that it was late; keep a late update if wanted."""

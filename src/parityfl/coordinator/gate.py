@@ -245,6 +245,12 @@ class TokenGate:
             raise ProblemError(401, f"{name} does not prove that it knows the join token: give it that ({JOIN_TOKEN})")
         if registration.process_key is None:
             raise ProblemError(422, "process_key: the key with which the device's process signs is missing")
+        try:
+            require_signature(registration.process_key, registration_text(proof), proof.process or "")
+        except ProofError as error:
+            raise ProblemError(
+                422, f"process_key: the owner of this key has not signed the registration: {error}"
+            ) from None
         assert proof.nonce is not None, "it was introduced"
         self._nonces.use_up(proof.nonce)
 

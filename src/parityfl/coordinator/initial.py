@@ -7,11 +7,13 @@ import logging
 
 import httpx
 
+from parityfl.coordinator.answer import Answer
 from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.registry import Member
 from parityfl.core.arrays import Layout
 from parityfl.core.errors import PayloadError, UnfinishedError
 from parityfl.core.types import Vector
+from parityfl.wire.aside import aside
 from parityfl.wire.digests import model_digest
 from parityfl.wire.payload import layout_in, unpack
 from parityfl.wire.schemas import InitialReply
@@ -34,8 +36,9 @@ async def initial_model(fleet: HttpFleet) -> tuple[Layout, Vector]:
             raise UnfinishedError("stopped before the first round, as asked")
         for member in fleet.registry.prepared:
             try:
-                async with asyncio.timeout(rounds.train_timeout_s):
-                    return await _model_of(fleet, member)
+                with fleet.exchange(member.index, rounds.train_timeout_s) as exchange:
+                    async with exchange.patience:
+                        return await _model_of(fleet, member)
             except (httpx.TransportError, PayloadError, TimeoutError) as error:
                 log.warning("%s does not give the initial model: %s", member.device_id, error or type(error).__name__)
         await asyncio.sleep(rounds.heartbeat_s)
@@ -49,6 +52,10 @@ async def _model_of(fleet: HttpFleet, member: Member) -> tuple[Layout, Vector]:
     answer = await fleet.devices.ask(member, "/initial", None, LIMIT)
     if answer.status != 200:
         raise PayloadError(f"it answered {answer.status}")
+    return await aside(len(answer.body), _opened, fleet, answer)
+
+
+def _opened(fleet: HttpFleet, answer: Answer) -> tuple[Layout, Vector]:
     layout, strange = layout_in(answer.body), "it is another model than the one that this run has agreed on"
     if layout.digest != fleet.registry.agreement.layout_hash:  # before `unpack`, which remembers layouts
         raise PayloadError(strange)

@@ -55,6 +55,10 @@ class Mailbox:
     A request is handed out again until its answer is here: to whoever asks for that device's work and does not say
     that it has this request already. So neither an answer that got lost nor a device that was restarted loses one.
 
+    A process asks for all its devices at once, and asks again when it has received what it was given. How long that
+    takes is for the line to say: meanwhile none of its devices is silent, and who has gone is noticed by its missing
+    reports.
+
     Args:
         patience_s: after how many seconds without a poll a device counts as unreachable.
     """
@@ -63,6 +67,7 @@ class Mailbox:
         self._patience_s = patience_s
         self._works: dict[str, Work] = {}
         self._polls: dict[str, int] = {}
+        self._receiving: set[str] = set()
         self._last_poll: dict[str, float] = {}
         self._changed = asyncio.Condition()
         self._closed = False
@@ -75,7 +80,7 @@ class Mailbox:
         """
         work = Work(device_id, path, payload, limit)
         self._works[work.work_id] = work
-        self._last_poll.setdefault(device_id, self._now())
+        self._last_poll[device_id] = self._now()  # whoever was silent before may have been asleep, and is here again
         try:
             await self._notify()
             return await self._answered(work)
@@ -84,6 +89,7 @@ class Mailbox:
 
     async def take(self, device_ids: Collection[str], holding: Collection[str], wait_s: float) -> Work | None:
         """Return the oldest request for one of the devices that is not held already, or None if none comes in time."""
+        self._receiving.difference_update(device_ids)
         self._note_polls(device_ids, 1)
         try:
             async with asyncio.timeout(wait_s), self._changed:
@@ -92,7 +98,10 @@ class Mailbox:
             return None
         finally:
             self._note_polls(device_ids, -1)
-        return self._next(device_ids, holding)
+        found = self._next(device_ids, holding)
+        if found is not None:
+            self._receiving.update(device_ids)
+        return found
 
     def get(self, work_id: str) -> Work | None:
         """Return a request whose answer is still wanted."""
@@ -116,7 +125,8 @@ class Mailbox:
                 raise NotAskingError(f"it has not asked for work for {self._silence_s(work.device_id):.1f} s")
 
     def _silence_s(self, device_id: str) -> float:
-        return 0.0 if self._polls.get(device_id) else self._now() - self._last_poll[device_id]
+        asks = self._polls.get(device_id) or device_id in self._receiving
+        return 0.0 if asks else self._now() - self._last_poll[device_id]
 
     def _note_polls(self, device_ids: Collection[str], change: int) -> None:
         for device_id in device_ids:

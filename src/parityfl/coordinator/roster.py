@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from parityfl.core.errors import FolderError
+from parityfl.web.secrets import replace_file
 
 
 def read_roster(path: Path) -> dict[int, str]:
@@ -21,8 +22,10 @@ def read_roster(path: Path) -> dict[int, str]:
         raise FolderError(f"{path} cannot be read ({error}): restore it, or start the run in a new folder") from None
 
 
-def write_roster(path: Path, roster: Mapping[int, str]) -> None:
-    """Replace the file in one step."""
-    draft = path.with_suffix(".part")
-    draft.write_text(json.dumps(dict(roster)), encoding="utf-8")
-    draft.replace(path)
+def write_roster(path: Path, roster: Mapping[int, str], *, durable: bool) -> None:
+    """Replace the file in one step, `durable` against a loss of power.
+
+    Raises:
+        FolderError: it cannot be written.
+    """
+    replace_file(path, json.dumps(dict(roster)), durable=durable)

@@ -40,7 +40,7 @@ class Service:
     Attributes:
         min_clients: how many devices must have loaded their data and reported before the rounds begin; None: all
             of the population on the virtual clock, `population.per_round` on the wall clock. 0: nobody is waited for.
-        keep_serving: whether to serve on after the rounds, until a signal.
+        keep_serving: whether to serve on until a signal after the rounds, or after an operator has stopped them.
         allowed_hosts: what a device may name as its own beside the address that it calls from: see `Addresses`.
         roster: the file that keeps the devices' places for a resumed run; None: none is kept.
         agreement: the file that keeps what the devices agree on; None: none is kept.
@@ -80,6 +80,9 @@ async def serve(
         listening: where to serve, from `parityfl.web.server.bind`.
         service: how.
         availability: the experiment's availability model; None on the wall clock.
+
+    SIGINT sends the devices home, too. SIGTERM, which comes before a restart, does not: they look for the coordinator
+    as long as they have patience.
 
     Raises:
         KeyboardInterrupt: SIGINT or SIGTERM came before the rounds were done.
@@ -134,10 +137,13 @@ def _agreement(config: Config, layout: Layout | None, service: Service) -> Agree
 
 
 async def _run(coordinator: Coordinator, drive: Drive, keep_serving: bool) -> None:
-    signalled = asyncio.Event()
+    signalled, restarts = asyncio.Event(), False
 
     def interrupt(number: signal.Signals) -> None:
-        log.warning("%s: telling the devices to leave; once more ends this at once", number.name)
+        nonlocal restarts
+        restarts = number is signal.SIGTERM
+        end = "ending; the devices may wait for a restart" if restarts else "telling the devices to leave"
+        log.warning("%s: %s; once more ends this at once", number.name, end)
         signalled.set()
 
     with on_signals(interrupt):
@@ -146,9 +152,10 @@ async def _run(coordinator: Coordinator, drive: Drive, keep_serving: bool) -> No
         if not rounds.done():
             rounds.cancel()
             await asyncio.wait({rounds})
-        _finish(coordinator, rounds)
-        await coordinator.everyone_dismissed()
-        if keep_serving and not rounds.cancelled():
+        if not (rounds.cancelled() and restarts):
+            _finish(coordinator, rounds)
+            await coordinator.everyone_dismissed()
+        if keep_serving and _as_wanted(rounds, coordinator):
             await signalled.wait()
     if rounds.cancelled():
         raise KeyboardInterrupt
@@ -159,6 +166,11 @@ async def _rounds(coordinator: Coordinator, drive: Drive) -> None:
     await coordinator.start.wait()
     coordinator.phase = "training"
     await drive(coordinator.fleet, coordinator)
+
+
+def _as_wanted(rounds: asyncio.Task[None], coordinator: Coordinator) -> bool:
+    """Return whether the rounds are done, or an operator has stopped them; what else ended them a restart may mend."""
+    return not rounds.cancelled() and (rounds.exception() is None or coordinator.fleet.stop.is_set())
 
 
 def _finish(coordinator: Coordinator, rounds: asyncio.Task[None]) -> None:

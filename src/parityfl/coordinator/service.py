@@ -28,6 +28,7 @@ from parityfl.core.errors import FleetError
 from parityfl.core.fairness import jsonable
 from parityfl.core.ledger import OUTCOME_CODES, Ledger
 from parityfl.core.left_behind import MANY_OPPORTUNITIES, left_behind
+from parityfl.core.rounds import staleness
 from parityfl.core.types import Vector
 from parityfl.engine.fleet import ClosedRound
 from parityfl.web.problems import ProblemError
@@ -52,6 +53,10 @@ log = logging.getLogger(__name__)
 
 Phase = Literal["waiting", "training", "done", "stopped", "failed"]
 """Waiting for devices, in the rounds, or after them."""
+
+
+MOST_UNWANTED = 100
+"""How many requests a header names that a process need not answer any more; more are named the next time."""
 
 
 class Coordinator:
@@ -213,6 +218,11 @@ class Coordinator:
         heartbeat_s = self.config.rounds.heartbeat_s
         return await self.fleet.devices.mailbox.take(request.devices, request.holding, heartbeat_s)
 
+    def unwanted(self, request: WorkRequest) -> list[str]:
+        """Return what a process holds and nobody waits for any more, the first hundred: they travel in a header."""
+        mailbox = self.fleet.devices.mailbox
+        return [work_id for work_id in request.holding if mailbox.get(work_id) is None][:MOST_UNWANTED]
+
     def unanswered(self, work_id: str, proof: Proof | None = None) -> Work:
         """Return what a device is answering.
 
@@ -335,9 +345,9 @@ class Coordinator:
 
     def _save(self) -> None:
         if self._roster is not None:
-            write_roster(self._roster, self.registry.roster)
+            write_roster(self._roster, self.registry.roster, durable=not self.fleet.virtual)
         if self._agreement is not None:
-            write_agreement(self._agreement, self.registry.agreement)
+            write_agreement(self._agreement, self.registry.agreement, durable=not self.fleet.virtual)
 
     def _dismiss(self, reports: Sequence[DeviceReport]) -> None:
         for report in reports:
@@ -351,7 +361,7 @@ class Coordinator:
     def _described(self, members: Iterable[Member]) -> list[ClientInfo]:
         ledger = self._ledger or Ledger.empty(len(self.registry.device_ids))
         utility = np.full_like(ledger.utility, nan) if self._ledger is None else ledger.utility
-        shown = ledger.normalized_utility
+        shown, waited = ledger.normalized_utility, staleness(ledger)
         return [
             ClientInfo(
                 device_id=member.device_id,
@@ -367,6 +377,7 @@ class Coordinator:
                 opportunities=int(ledger.available[member.index]),
                 selected=int(ledger.selected[member.index]),
                 participated=int(ledger.participated[member.index]),
+                staleness=None if isnan(waited[member.index]) else int(waited[member.index]),
                 utility=float(utility[member.index]),
                 normalized_utility=float(shown[member.index]),
                 left_behind=self.left_behind[member.index] or None,

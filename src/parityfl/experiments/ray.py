@@ -53,8 +53,8 @@ def import_ray() -> Any:
         return import_module("ray")
     except ImportError:
         raise ConfigError(
-            "engine.name = 'ray' needs the package ray, which is not installed: pip install 'parityfl[ray]', or use "
-            "--engine local"
+            "engine.name = 'ray' (suite: --ray) needs the package ray, which is not installed: pip install '.[ray]' in "
+            "the checkout, or do without"
         ) from None
 
 
@@ -81,7 +81,7 @@ def connected(address: str | None) -> Iterator[Any]:
             ray.init(address=address or "local", log_to_driver=False, logging_level="error", **here)
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
             raise FleetError(
-                f"engine.address = {address!r}: no Ray cluster answers there ({_line(error)}); "
+                f"engine.address (suite: --ray) = {address!r}: no Ray cluster answers there ({_line(error)}); "
                 "give HOST:PORT, ray://HOST:PORT or auto, start a cluster with `ray start --head`, or leave it out"
             ) from None
     try:
@@ -103,8 +103,8 @@ def require_listener(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
     except (OSError, OverflowError) as error:
         raise FleetError(
-            f"engine.address = {address!r}: nobody answers there ({error}); start a cluster with `ray start --head`, "
-            "or leave the address out"
+            f"engine.address (suite: --ray) = {address!r}: nobody answers there ({error}); start a cluster with "
+            "`ray start --head`, or leave the address out"
         ) from None
 
 

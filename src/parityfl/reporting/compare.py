@@ -7,6 +7,7 @@ by differences within a seed. A pair that does not share these is not formed, an
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 import polars as pl
 
@@ -153,6 +154,16 @@ class Comparison:
     def settings(self) -> list[str]:
         """The settings, in the order of the rows."""
         return list(dict.fromkeys(row.setting for row in self.rows))
+
+    @property
+    def manifest(self) -> str:
+        """SHA-256 over the model and ledger hashes of the runs that count, a line each, sorted; '' where none does.
+
+        Whoever repeats the runs and gets the same has the same table, whatever the folders are called.
+        """
+        runs = (run.summary for row in self.rows for run in row.runs)
+        lines = sorted(f"{summary.get('model_hash')} {summary.get('ledger_hash')}\n" for summary in runs)
+        return sha256("".join(lines).encode()).hexdigest() if lines else ""
 
     @property
     def metrics(self) -> list[Metric]:

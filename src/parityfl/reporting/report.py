@@ -21,10 +21,11 @@ from parityfl.reporting.findings import headlines, verdicts, warnings
 from parityfl.reporting.labels import method_label
 from parityfl.reporting.load import CONFIG, RunData, find_runs, find_unfinished, load_run
 from parityfl.reporting.method_figures import METHOD_FIGURES, paired_differences
+from parityfl.reporting.reaching import paces
 from parityfl.reporting.requested import availability_line, dropout_line
 from parityfl.reporting.standing import standing
 from parityfl.reporting.svg import to_svg
-from parityfl.reporting.tables import difference_cells, number, significant, write_csv, write_markdown
+from parityfl.reporting.tables import difference_cells, number, pace_cells, significant, write_csv, write_markdown
 
 REPORT = "report.html"
 
@@ -99,6 +100,7 @@ def comparison_page(
         metrics=comparison.metrics,
         verdicts=verdicts(comparison),
         differences=difference_cells(comparison.differences),
+        paces=pace_cells(paces(comparison)),
         sections=[_section(comparison, setting, index) for index, setting in enumerate(comparison.settings)],
         runs=[_run_line(folder, run, page_of(folder, run.path)) for run in runs],
         live=sum(run.live for run in runs),

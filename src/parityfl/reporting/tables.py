@@ -1,6 +1,7 @@
 """The comparison as a CSV file, as Markdown and for the terminal."""
 
 from collections.abc import Sequence
+from math import isinf
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from parityfl.reporting.compare import METRICS, Comparison, Difference, Metric, Row
 from parityfl.reporting.intervals import Estimate
+from parityfl.reporting.reaching import TARGETS, Pace, paces
 
 UNKNOWN = "–"
 NO_PAIRS = "No pairs: a difference needs a baseline run and another method's run with the same seed and setting."
@@ -19,11 +21,14 @@ def comparison_frame(comparison: Comparison) -> pl.DataFrame:
 
     Each figure has its mean, its interval (`_low`, `_high`) and, for methods other than the baseline, the mean paired
     difference over seeds with its interval, number of pairs and sign-test p (`_difference`, `_difference_low`,
-    `_difference_high`, `_difference_pairs`, `_difference_sign_p`). What is unknown is null.
+    `_difference_high`, `_difference_pairs`, `_difference_sign_p`). How soon it is where the baseline ends stands in
+    `_reached_round`, the median over seeds, and `_reached_runs`, how many runs got there. What is unknown is null.
     """
     by_seed = {(d.setting, d.method, d.metric.column): d for d in comparison.differences if d.pairs == "seeds"}
+    pace = {(found.setting, found.method, found.target.column): found for found in paces(comparison)}
     return pl.DataFrame(
-        [_record(row, by_seed, comparison.baseline) for row in comparison.rows], infer_schema_length=None
+        [_record(row, by_seed, comparison.baseline) | _reached(row, pace) for row in comparison.rows],
+        infer_schema_length=None,
     )
 
 
@@ -40,10 +45,12 @@ def write_markdown(comparison: Comparison, path: Path) -> None:
 def markdown(comparison: Comparison) -> str:
     """Return the comparison's tables and notes as Markdown."""
     parts = [_markdown_table(comparison_cells(comparison)), *_markdown_differences(comparison)]
+    parts += _markdown_paces(comparison)
     notes = [*comparison.unpaired, *comparison.notes]
     if notes:
         parts.append("\n".join(f"- {note}" for note in notes))
-    return "\n\n".join([*parts, READING]) + "\n"
+    manifest = [f"Manifest: {comparison.manifest}"] if comparison.manifest else []
+    return "\n\n".join([*parts, READING, *manifest]) + "\n"
 
 
 def comparison_cells(comparison: Comparison) -> list[list[str]]:
@@ -69,6 +76,14 @@ def difference_cells(differences: Sequence[Difference]) -> list[list[str]]:
     several = len({difference.setting for difference in differences}) > 1
     header = ["Method", "Figure", "Mean difference", "95 % interval", "Pairs", "Larger in", "Sign test p", "Verdict"]
     rows = [[*([d.setting] if several else []), *_difference_row(d)] for d in differences]
+    return [[*(["Setting"] if several else []), *header], *rows]
+
+
+def pace_cells(found: Sequence[Pace]) -> list[list[str]]:
+    """Return how soon methods are where the baseline ends as text, the header first."""
+    several = len({pace.setting for pace in found}) > 1
+    header = ["Method", "Figure", "To reach", "Median round", "Rounds", "Reached in"]
+    rows = [[*([pace.setting] if several else []), *_pace_row(pace)] for pace in found]
     return [[*(["Setting"] if several else []), *header], *rows]
 
 
@@ -159,6 +174,16 @@ def _difference_columns(column: str, difference: Difference | None) -> dict[str,
     }
 
 
+def _reached(row: Row, found: dict[tuple[str, str, str], Pace]) -> dict[str, float | None]:
+    columns: dict[str, float | None] = {}
+    for target in TARGETS:
+        pace = found.get((row.setting, row.method, target.column))
+        known = pace is not None and not isinf(pace.median)
+        columns[f"{target.column}_reached_round"] = pace.median if pace and known else None
+        columns[f"{target.column}_reached_runs"] = pace.reached if pace else None
+    return columns
+
+
 def _figures(row: Row, metrics: Sequence[Metric]) -> list[str]:
     if row.missing:
         return [f"missing: {row.missing}", *[UNKNOWN] * (len(metrics) - 1)]
@@ -190,6 +215,28 @@ def _difference_row(difference: Difference) -> list[str]:
         number(difference.sign_p),
         difference.verdict,
     ]
+
+
+def _pace_row(pace: Pace) -> list[str]:
+    def written(number: float) -> str:
+        return f"> {pace.within}" if isinf(number) else f"{number:g}"
+
+    first, last = written(min(pace.rounds)), written(max(pace.rounds))
+    return [
+        pace.method,
+        pace.target.title,
+        number(pace.value.mean),
+        written(pace.median),
+        first if first == last else f"{first} to {last}",
+        f"{pace.reached} of {len(pace.rounds)}",
+    ]
+
+
+def _markdown_paces(comparison: Comparison) -> list[str]:
+    found = paces(comparison)
+    if not found:
+        return []
+    return [f"How soon they are where {comparison.baseline} ends:", _markdown_table(pace_cells(found))]
 
 
 def _markdown_differences(comparison: Comparison) -> list[str]:

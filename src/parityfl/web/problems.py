@@ -29,6 +29,10 @@ class ProblemError(Exception):
         self.headers = headers
 
 
+_READ_BYTES = 2**16
+"""How much of somebody's error is looked at: whoever sent it may have sent as much as a model."""
+
+
 class TooLargeError(PayloadError):
     """A body has more bytes than are taken."""
 
@@ -49,12 +53,13 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
-def detail_of(body: bytes) -> str:
+def detail_of(body: bytes | bytearray | memoryview) -> str:
     """Return the detail of a problem that someone answered with, or the beginning of whatever it is."""
+    read = bytes(body[:_READ_BYTES])
     try:
-        return Problem.model_validate_json(body).detail
+        return Problem.model_validate_json(read).detail
     except ValueError:
-        return body[:200].decode(errors="replace") or "no reason given"
+        return read[:200].decode(errors="replace") or "no reason given"
 
 
 def install(app: FastAPI, describe: Callable[[Request, JSONResponse], Mapping[str, str]] | None = None) -> None:

@@ -19,6 +19,8 @@ WORK_ID = "Parityfl-Work"
 """The header that names the request which an answer of ``/work`` carries."""
 WORK_PATH = "Parityfl-Path"
 """The header that says which of the client's endpoints that request is for."""
+WORK_UNWANTED = "Parityfl-Unwanted"
+"""The header that names the requests, of those that a process holds, for whose answers nobody waits any more."""
 
 Dtype = Literal["F32", "BF16"]
 """How safetensors names what a tensor's numbers are."""
@@ -297,6 +299,7 @@ class ClientInfo(Message):
     opportunities: int = Field(description="Rounds in which it was seen available.")
     selected: int = Field(description="Rounds in which it was selected.")
     participated: int = Field(description="Rounds that it completed.")
+    staleness: int | None = Field(description="Rounds since it last completed one; null: it never did.")
     utility: Measured = Field(description="Cumulative credited utility; null before the first round.")
     normalized_utility: Measured = Field(description="Utility per opportunity; null before the first.")
     left_behind: str | None = Field(description="Why it is left behind, as of the latest round; null: it is not.")

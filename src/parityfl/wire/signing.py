@@ -1,8 +1,9 @@
 """Who sent this: signed requests and answers between coordinator and devices, and the token that admits a device.
 
 Every party signs with an Ed25519 key (RFC 8032) that it makes when its process starts. What vouches for that key is
-the registration: a device signs it with a key of its own, its credential, and proves with an HMAC (RFC 2104) that it
-knows the join token; the coordinator answers in kind. Nothing secret is ever sent.
+the registration: a device signs it with a key of its own, its credential, and with the key of its process, and proves
+with an HMAC (RFC 2104) that it knows the join token; the coordinator answers in kind. What is signed and proved there
+names the signer's key, so that nobody in between can put in another one. Nothing secret is ever sent.
 
 A proof travels in the header `HEADER` as JSON. It covers method, path, counter and the BLAKE3 of the body, so that it
 can be checked before the body has come. Counters make requests good for once: the receiver remembers which it has seen
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import Field, ValidationError
 
 from parityfl.core.errors import ConfigError, ParityflError
-from parityfl.wire.schemas import WORK_ID, WORK_PATH, Message, PublicKey, Sha256
+from parityfl.wire.schemas import WORK_ID, WORK_PATH, WORK_UNWANTED, Message, PublicKey, Sha256
 
 HEADER = "Parityfl-Proof"
 NONCE_HEADER = "Replay-Nonce"
@@ -35,13 +36,16 @@ LEAST_TOKEN = 16
 WINDOW = 4096
 """How many requests may overtake one another."""
 
-PURPOSE = (WORK_ID, WORK_PATH)
+PURPOSE = (WORK_ID, WORK_PATH, WORK_UNWANTED)
 """Headers of an answer that say what its body is for: those that it has are signed with it."""
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 _HIGHEST = 2**53
 _MASK = (1 << WINDOW) - 1
+
+
+Signature = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 
 
 class ProofError(ParityflError):
@@ -53,10 +57,11 @@ class Proof(Message):
 
     key: PublicKey
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="BLAKE3 of the body.")]
-    signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$", description="Ed25519 over what is proved.")]
+    signature: Annotated[Signature, Field(description="Ed25519 over what is proved.")]
     counter: int = Field(0, ge=0, le=_HIGHEST, description="The sender's count of its requests.")
     nonce: str | None = Field(None, max_length=128, description="The coordinator's nonce, in a registration.")
     token: Sha256 | None = Field(None, description="HMAC-SHA256 with the join token over the same, in a registration.")
+    process: Signature | None = Field(None, description="By the key of the process over the same, in a registration.")
 
     @staticmethod
     def read(header: str | None) -> Proof:
@@ -212,6 +217,10 @@ class Party:
         if not window.take(proof.counter):
             raise ProofError(f"request {proof.counter} was there before: it is good for once")
 
+    def vouch(self, text: bytes) -> str:
+        """Return the signature of a text by the key of this process."""
+        return self._pair.sign(text)
+
     def answer(self, request: Proof, status: int, body: str, headers: Mapping[str, str] = NO_HEADERS) -> Proof:
         """Return the proof of an answer to `request`, with those of its headers that say what it is for."""
         text = _answer_text(request, status, body, headers)
@@ -230,8 +239,8 @@ def check_answer(
 
 
 def sign_registration(device: KeyPair, token: Token | None, party: Party, nonce: str, body: str) -> Proof:
-    """Return a device's proof of its registration: its credential vouches for the key in the body."""
-    text = _registration(nonce, party.counter, body)
+    """Return a device's proof of its registration: its credential and the key in the body vouch for each other."""
+    text = _registration(device.public, nonce, party.counter, body)
     return Proof(
         key=device.public,
         digest=body,
@@ -239,17 +248,18 @@ def sign_registration(device: KeyPair, token: Token | None, party: Party, nonce:
         counter=party.counter,
         nonce=nonce,
         token=None if token is None else token.prove(text),
+        process=party.vouch(text),
     )
 
 
 def registration_text(proof: Proof) -> bytes:
     """Return what a registration proves."""
-    return _registration(proof.nonce or "", proof.counter, proof.digest)
+    return _registration(proof.key, proof.nonce or "", proof.counter, proof.digest)
 
 
 def confirm_registration(coordinator: KeyPair, token: Token, request: Proof, status: int, body: str) -> Proof:
     """Return the coordinator's proof of its answer to a registration, which vouches for the key in the body."""
-    text = _confirmation(request, status, body)
+    text = _confirmation(coordinator.public, request, status, body)
     return Proof(key=coordinator.public, digest=body, signature=coordinator.sign(text), token=token.prove(text))
 
 
@@ -261,7 +271,7 @@ def check_confirmation(
     Raises:
         ProofError: it does not.
     """
-    text = _confirmation(request, status, body)
+    text = _confirmation(proof.key, request, status, body)
     require_signature(proof.key, text, proof.signature)
     if proof.key not in known and (token is None or not token.proves(text, proof.token)):
         raise ProofError("the coordinator does not prove that it knows the join token")
@@ -299,14 +309,14 @@ def _answer_text(request: Proof, status: int, body: str, headers: Mapping[str, s
     return _text("answer", request.signature, str(status), body, *purpose)
 
 
-def _registration(nonce: str, counter: int, body: str) -> bytes:
-    return _text("registration", nonce, str(counter), body)
+def _registration(key: str, nonce: str, counter: int, body: str) -> bytes:
+    return _text("registration", key, nonce, str(counter), body)
 
 
-def _confirmation(request: Proof, status: int, body: str) -> bytes:
-    return _text("confirmation", request.signature, str(status), body)
+def _confirmation(key: str, request: Proof, status: int, body: str) -> bytes:
+    return _text("confirmation", key, request.signature, str(status), body)
 
 
 def _text(*parts: str) -> bytes:
     """Return the parts as one text, in which no two lists of parts look alike."""
-    return json.dumps(["parityfl 1", *parts]).encode()
+    return json.dumps(["parityfl 2", *parts]).encode()

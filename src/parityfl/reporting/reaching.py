@@ -1,0 +1,104 @@
+"""How soon: the round in which a method is where the baseline ends, in accuracy and in parity.
+
+What is left of the rounds does not count, so a method that is quick and then stands still is told from one that is
+better in the end. A run that never gets there took longer than its rounds: it is counted as that, not left out.
+"""
+
+from dataclasses import dataclass
+from math import inf, isinf
+from statistics import median
+
+import numpy as np
+
+from parityfl.reporting.compare import Comparison, Row, last_known, why_unpaired
+from parityfl.reporting.intervals import Estimate, estimate
+from parityfl.reporting.load import RunData
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be reached: the baseline's last value of a figure.
+
+    Attributes:
+        column: the figure's name in rounds.csv.
+        title: what tables call it.
+        better: +1 where more is better, -1 where less is.
+        lasting: whether it counts from the round on from which it never gets worse than that again, as a figure does
+            that adds up all rounds and says little in the first of them; else from the first round that is as good.
+    """
+
+    column: str
+    title: str
+    better: int
+    lasting: bool
+
+
+TARGETS = (
+    Target("global_accuracy", "Global accuracy", 1, lasting=False),
+    Target("conditional_selection_gap", "Conditional selection gap", -1, lasting=True),
+)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """In which rounds the runs of a method reach what the baseline of their seed ends with.
+
+    Attributes:
+        setting: as in `Row`.
+        method: the method's label.
+        target: which figure.
+        value: the baseline's last value, over the same seeds.
+        rounds: a run's round each, by ascending seed; infinite where it never gets there.
+        within: how many rounds the runs had.
+    """
+
+    setting: str
+    method: str
+    target: Target
+    value: Estimate
+    rounds: tuple[float, ...]
+    within: int
+
+    @property
+    def median(self) -> float:
+        """The median round; infinite where half of the runs, or more, do not get there."""
+        return median(self.rounds)
+
+    @property
+    def reached(self) -> int:
+        """How many runs get there."""
+        return sum(not isinf(number) for number in self.rounds)
+
+
+def paces(comparison: Comparison) -> list[Pace]:
+    """Return how soon each method, the baseline among them, is where the baseline ends; none where it is the only one.
+
+    Methods and baseline are paired as for differences: by seed, in one setting.
+    """
+    bases = {row.setting: row for row in comparison.rows if row.method == comparison.baseline}
+    rows = [row for row in comparison.rows if row.setting in bases and len(comparison.rows) > 1]
+    found = (_pace(row, bases[row.setting], target) for target in TARGETS for row in rows)
+    return [pace for pace in found if pace]
+
+
+def round_of(run: RunData, target: Target, value: float) -> float:
+    """Return the round from which on a run's figure counts as no worse than `value`; infinite where there is none."""
+    known = run.rounds.select("round", target.column).drop_nulls()
+    good = (known[target.column].to_numpy() - value) * target.better >= 0
+    if target.lasting:
+        good = np.logical_and.accumulate(good[::-1])[::-1]
+    return float(known["round"][int(good.argmax())]) if good.any() else inf
+
+
+def _pace(row: Row, base: Row, target: Target) -> Pace | None:
+    partners = {run.seed: run for run in base.runs}
+    pairs = [(run, partners[run.seed]) for run in row.runs if run.seed in partners]
+    paired = [
+        (run, last_known(partner.rounds, target.column)) for run, partner in pairs if not why_unpaired(run, partner)
+    ]
+    known = [(run, value) for run, value in paired if value is not None]
+    mean = estimate([value for _, value in known])
+    if mean is None:
+        return None
+    rounds = tuple(round_of(run, target, value) for run, value in known)
+    return Pace(row.setting, row.method, target, mean, rounds, max(run.rounds.height for run, _ in known))
