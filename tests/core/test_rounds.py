@@ -222,6 +222,22 @@ def test_the_first_round_takes_a_participants_own_measure_of_the_initial_model()
     assert record.credit.tolist() == [0.5, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("functional", ["loss_gain", "accuracy_gain", "local_gain"])
+def test_a_gain_that_no_float_holds_was_not_measured(functional):
+    """1.7e308 less -1.7e308 is more than the largest float, 1.8e308: of every gain, and of the net gain."""
+    far = 1.7e308
+    ledger = started([far, 1.0, 3.0], [-far, 0.2, 0.0])
+    a_plan, results = plan(1, [1, 1, 1], [0, 1]), [reply(0, before=far, after=-far), reply(1, before=1.0, after=0.5)]
+    record = close(a_plan, results, ledger, loss=[-far, 0.5, 2.0], accuracy=[far, 0.3, 0.1], functional=functional)
+    for gain in (record.loss_gain, record.accuracy_gain, record.local_gain, record.credit):
+        assert np.isnan(gain[0])
+    assert record.loss_gain.tolist()[1:] == [0.5, 1.0]
+    after = account(ledger, record)
+    assert after.utility[0] == 0
+    figures = fairness_figures(replace(record, eval_accuracy=np.ones(3)), after, world(), functional)
+    assert figures["net_gain_cv"] == pytest.approx(1 / 3)
+
+
 def test_a_live_world_learns_the_samples_from_the_replies():
     nothing = world(num_samples=np.zeros(3, dtype=np.int64))
     live = close(plan(1, [1, 1, 1], [0, 1]), [reply(0), reply(1, Outcome.FAILED)], started(), nothing)
