@@ -48,7 +48,17 @@ def reply(client, outcome=Outcome.COMPLETED, before=NAN, after=NAN, train=NAN, *
     return Result(client, outcome, done, **{"latency_s": 1.0, "bytes_up": NAN, "bytes_down": NAN, **rest})
 
 
-def close(a_plan, results, ledger, a_world=None, *, loss=(1.0,) * 3, accuracy=(0.1,) * 3, functional="loss_gain"):
+def close(
+    a_plan,
+    results,
+    ledger,
+    a_world=None,
+    *,
+    loss=(1.0,) * 3,
+    accuracy=(0.1,) * 3,
+    functional="loss_gain",
+    sent_global=None,
+):
     return close_round(
         a_plan,
         results,
@@ -56,6 +66,7 @@ def close(a_plan, results, ledger, a_world=None, *, loss=(1.0,) * 3, accuracy=(0
         world() if a_world is None else a_world,
         eval_loss=np.array(loss),
         eval_accuracy=np.array(accuracy),
+        sent_global=a_plan.selected if sent_global is None else np.array(sent_global),
         surrogate_weight=None,
         functional=functional,
     )
@@ -236,6 +247,16 @@ def test_a_gain_that_no_float_holds_was_not_measured(functional):
     assert after.utility[0] == 0
     figures = fairness_figures(replace(record, eval_accuracy=np.ones(3)), after, world(), functional)
     assert figures["net_gain_cv"] == pytest.approx(1 / 3)
+
+
+def test_only_who_was_sent_the_global_model_measured_it():
+    """Nobody evaluated the model before. Client 0 was sent it; client 1 goes on from an older one of its own, whose
+    loss of 9 says nothing of what the round has brought: its gain is unknown, and 0 is credited."""
+    a_plan, results = plan(1, [1, 1, 1], [0, 1]), [reply(0, before=2.0), reply(1, before=9.0, after=8.0)]
+    record = close(a_plan, results, started([NAN] * 3), loss=[1.5, 0.5, NAN], sent_global=[True, False, False])
+    np.testing.assert_array_equal(record.loss_gain, [0.5, NAN, NAN])
+    np.testing.assert_array_equal(record.local_gain, [NAN, 1.0, NAN])
+    assert account(started([NAN] * 3), record).utility.tolist() == [0.5, 0.0, 0.0]
 
 
 def test_a_live_world_learns_the_samples_from_the_replies():

@@ -86,13 +86,14 @@ def close_round(
     *,
     eval_loss: FloatArray,
     eval_accuracy: FloatArray,
+    sent_global: BoolArray,
     surrogate_weight: FloatArray | None,
     functional: Functional,
 ) -> RoundRecord:
     """Return the record of a round from its plan, its results and the evaluation of the model after it.
 
     A figure that is not finite counts as not measured. The loss before the round is the one measured after the round
-    before, or else the one that a participant measured of the model that it was sent.
+    before, or else the one that a participant measured of the model that it was sent, if that was the global one.
 
     Args:
         plan: what the round began with.
@@ -101,6 +102,7 @@ def close_round(
         world: the facts beside it.
         eval_loss: held-out loss of the model after the round, shape (N,), nan where nobody measured it.
         eval_accuracy: its held-out accuracy.
+        sent_global: who was sent the global model as it was before the round, and none of its own, shape (N,).
         surrogate_weight: as in `Step.client_weight`.
         functional: what a participation is worth.
     """
@@ -112,8 +114,9 @@ def close_round(
     loss_before = column(lambda r: r.update.loss_before if r.update else math.nan)
     loss_after = column(lambda r: r.update.loss_after if r.update else math.nan)
     fresh = (ledger.last_evaluated == ledger.rounds) & ~np.isnan(ledger.eval_loss)
+    own_measure = np.where(sent_global, loss_before, np.nan)
     gains = {
-        "loss_gain": _difference(np.where(fresh, ledger.eval_loss, loss_before), eval_loss),
+        "loss_gain": _difference(np.where(fresh, ledger.eval_loss, own_measure), eval_loss),
         "accuracy_gain": _difference(eval_accuracy, np.where(fresh, ledger.eval_accuracy, np.nan)),
         "local_gain": _difference(loss_before, loss_after),
     }
