@@ -1,6 +1,7 @@
 import threading
 
 import numpy as np
+import pytest
 from fakes import enter, fleet_of, honest
 
 from network import WEIGHTS, run, small_config
@@ -29,6 +30,20 @@ def test_who_does_not_answer_leaves_nan() -> None:
             enter(fleet.registry, "h1", 1)
             measured = await HttpEvaluator(fleet)(1, WEIGHTS, WEIGHTS)
             np.testing.assert_array_equal(measured.clients.loss, [6, np.nan, np.nan, np.nan])
+
+    run(main())
+
+
+@pytest.mark.parametrize("factor", [-1, 1e12])
+def test_a_loss_that_cannot_be_is_none(factor: float) -> None:
+    """The sum of the parameters is then -6, or 6e12."""
+
+    async def main() -> None:
+        async with fleet_of(small_config(rounds={"clock": "wall"}), honest) as (fleet, _):
+            weights = WEIGHTS * np.float32(factor)
+            measured = await HttpEvaluator(fleet)(1, weights, weights)
+            assert np.isnan(measured.clients.loss).all()
+            assert np.isnan(measured.clients.accuracy).all()
 
     run(main())
 

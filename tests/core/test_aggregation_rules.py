@@ -389,11 +389,58 @@ def test_hajek_by_empirical_rates_needs_no_probability():
     for population, expected in (("full", 5.0), ("available", 53 / 13)):
         game = Game(Hajek(rate="empirical", population=population))
         assert not game.rule.needs_probability
-        counts = {"available": [4, 1], "participated": [3, 0], "first_round": [1, 1]}
+        counts = {"available": [4, 1], "first_round": [1, 1]}
         game.ledger = replace(game.ledger, rounds=4, **{name: np.array(value) for name, value in counts.items()})
+        game.state["delivered"][:] = [3, 0]
         assert game.round(update(0, 1), update(1, 6)) == near(expected)
+        assert game.state["delivered"].tolist() == [4, 1]
     with pytest.raises(ConfigError, match="rate = 'guessed': choose estimated or empirical"):
         Hajek(rate="guessed")
+
+
+def played_to(game, number):
+    """Let the game's ledger be that of `number` closed rounds in which both clients were there, and 0 took part."""
+    everything = np.full(2, number)
+    game.ledger = replace(
+        game.ledger, rounds=number, first_round=np.ones(2, dtype=np.int64), available=everything, selected=everything,
+        participated=np.array([number, 0]),
+    )  # fmt: skip
+    game.number = number
+
+
+@pytest.mark.parametrize("population", ["full", "available"])
+def test_hajek_by_empirical_rates_counts_late_updates(population):
+    """Client 1 is late in every round, so that its update of round t - 1 is folded in t: the ledger has no
+    participation of it. In round 4 its third comes, weighing 4/3 beside 4/4: (4/3 x 6 + 1) / (7/3) = 27/7."""
+    game = Game(Hajek(rate="empirical", population=population))
+    for number in range(1, 5):
+        played_to(game, number - 1)
+        late = [update(1, 6, staleness=1)] if number > 1 else []
+        direction = game.round(*late, update(0, 1), selected=[0, 1])
+    assert direction == near(27 / 7)
+    assert game.state["delivered"].tolist() == [4, 3]
+
+
+def test_hajek_by_empirical_rates_counts_every_update():
+    """Client 1 is late in odd rounds and on time in even ones, when two of it come. In round 2 they weigh 2/1 and 2/2
+    beside 2/2: (2 x 6 + 1 + 6) / 4 = 4.75. In round 4, 4/3 and 4/4: (8 + 1 + 6) / (10/3) = 4.5."""
+    game = Game(Hajek(rate="empirical"))
+    for number, expected in ((1, 1), (2, 4.75), (3, 1), (4, 4.5)):
+        played_to(game, number - 1)
+        both = number % 2 == 0
+        late, fresh = ([update(1, 6, staleness=1)], [update(1, 6)]) if both else ([], [])
+        assert game.round(*late, update(0, 1), *fresh, selected=[0, 1]) == near(expected)
+    assert game.state["delivered"].tolist() == [4, 4]
+
+
+def test_hajek_by_empirical_rates_counts_the_rounds_in_which_a_client_was_there():
+    """Client 1 was seen in round 1, was late, and is away in round 2: one update in one round seen, or in two."""
+    for population, expected in (("available", 3.5), ("full", 13 / 3)):
+        game = Game(Hajek(rate="empirical", population=population))
+        game.round(update(0, 1), selected=[0, 1])
+        played_to(game, 1)
+        late = update(1, 6, staleness=1)
+        assert game.round(late, update(0, 1), selected=[0], available=[True, False]) == near(expected)
 
 
 def test_fedau_by_hand():
@@ -416,6 +463,28 @@ def test_fedau_cuts_gaps():
         game.round(update(0, 1))
     assert game.state["omega"] == near(1, 2)
     assert list(game.state["gaps"]) == [4, 2]
+
+
+def test_fedau_counts_every_update():
+    """Client 1 is late in odd rounds and on time in even ones: two of its updates every second round are one a round.
+
+    Round 2: (1/2) (1 + 2 + 2) = 2.5, and the gap of 2 is that of two updates, so that its mean stays 1. So does it
+    when both gaps are ended: in round 4 the direction is the same.
+    """
+    game = Game(FedAU())
+    for number in range(1, 5):
+        both = [update(1, 2, staleness=1), update(0, 1), update(1, 2)]
+        assert game.round(*(both if number % 2 == 0 else [update(0, 1)])) == near(2.5 if number % 2 == 0 else 0.5)
+    assert game.state["omega"] == near(1, 1)
+    assert list(game.state["gaps"]) == [4, 4]
+
+
+def test_fedau_averages_what_it_knew_with_what_two_updates_bring():
+    """Client 1 alone in round 3, so omega = 3; then two updates in round 5, a gap of 2: (3 + 2) / 3."""
+    game = Game(FedAU())
+    for updates in ([], [], [update(1, 1)], [], [update(1, 1, staleness=1), update(1, 1)]):
+        game.round(*updates)
+    assert game.state["omega"][1] == pytest.approx(5 / 3)
 
 
 def test_fedau_counts_empty_rounds():
@@ -565,6 +634,13 @@ def test_fedfv_minds_those_of_the_round_before():
 
 def test_fedfv_without_conflict_is_the_mean():
     assert Game(FedFV(), size=2).round(update(0, 1, 0), update(1, 1, 2)) == near(1, 1)
+
+
+@pytest.mark.parametrize("short", [1e-30, 1e-22])
+def test_fedfv_leaves_what_conflicts_with_next_to_nothing(short):
+    """The square of 1e-30 is 0 in float32, and that of 1e-22 has lost its digits: no direction to take a part of."""
+    game = Game(FedFV(), size=1)
+    assert game.round(update(0, -1, before=1.0), update(1, short, before=2.0)) == near(-0.5)
 
 
 def test_fedfv_of_opposites_is_finite():

@@ -46,6 +46,28 @@ def test_weighted_by_hand():
     assert math.isnan(fairness.deviation(array(math.nan)))
 
 
+@pytest.mark.parametrize("scale", [2.0**1021, 4e307, 1e200, 1e-200, 1e-307])
+def test_what_does_not_depend_on_the_scale_is_known_at_every_scale(scale):
+    """(1,2,3,4) times something whose square no float holds: the figures of the golden case."""
+    values = scale * array(1, 2, 3, 4)
+    expected = (0.4472135955, 0.8333333333, 0.25)
+    for metric, value in zip(SPREAD, expected, strict=True):
+        assert metric(values) == pytest.approx(value, abs=1e-10)
+        assert metric(-values) == pytest.approx(value, abs=1e-10)
+
+
+@pytest.mark.parametrize("metric", SPREAD)
+@pytest.mark.parametrize("values", [(math.inf, 1), (math.inf, -math.inf), (math.nan, -math.inf)])
+def test_a_value_without_bound_leaves_nothing_to_compare(metric, values):
+    assert math.isnan(metric(array(*values)))
+
+
+def test_the_worst_mean_of_large_values():
+    """The lowest of ten is 1e308; of eleven it is two, whose sum no float holds."""
+    assert fairness.worst_mean(np.full(10, 1e308)) == 1e308
+    assert fairness.worst_mean(np.full(11, 1e308)) == math.inf
+
+
 def test_all_alike():
     assert [metric(array(2, 2, 2)) for metric in SPREAD] == [0.0, 1.0, 0.0]
 

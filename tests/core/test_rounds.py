@@ -48,7 +48,17 @@ def reply(client, outcome=Outcome.COMPLETED, before=NAN, after=NAN, train=NAN, *
     return Result(client, outcome, done, **{"latency_s": 1.0, "bytes_up": NAN, "bytes_down": NAN, **rest})
 
 
-def close(a_plan, results, ledger, a_world=None, *, loss=(1.0,) * 3, accuracy=(0.1,) * 3, functional="loss_gain"):
+def close(
+    a_plan,
+    results,
+    ledger,
+    a_world=None,
+    *,
+    loss=(1.0,) * 3,
+    accuracy=(0.1,) * 3,
+    functional="loss_gain",
+    sent_global=None,
+):
     return close_round(
         a_plan,
         results,
@@ -56,6 +66,7 @@ def close(a_plan, results, ledger, a_world=None, *, loss=(1.0,) * 3, accuracy=(0
         world() if a_world is None else a_world,
         eval_loss=np.array(loss),
         eval_accuracy=np.array(accuracy),
+        sent_global=a_plan.selected if sent_global is None else np.array(sent_global),
         surrogate_weight=None,
         functional=functional,
     )
@@ -220,6 +231,32 @@ def test_the_first_round_takes_a_participants_own_measure_of_the_initial_model()
     record = close(plan(1, [1, 1, 1], [0]), [reply(0, before=2.0)], ledger, loss=[1.5, 0.5, NAN])
     np.testing.assert_array_equal(record.loss_gain, [0.5, 0.5, NAN])
     assert record.credit.tolist() == [0.5, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("functional", ["loss_gain", "accuracy_gain", "local_gain"])
+def test_a_gain_that_no_float_holds_was_not_measured(functional):
+    """1.7e308 less -1.7e308 is more than the largest float, 1.8e308: of every gain, and of the net gain."""
+    far = 1.7e308
+    ledger = started([far, 1.0, 3.0], [-far, 0.2, 0.0])
+    a_plan, results = plan(1, [1, 1, 1], [0, 1]), [reply(0, before=far, after=-far), reply(1, before=1.0, after=0.5)]
+    record = close(a_plan, results, ledger, loss=[-far, 0.5, 2.0], accuracy=[far, 0.3, 0.1], functional=functional)
+    for gain in (record.loss_gain, record.accuracy_gain, record.local_gain, record.credit):
+        assert np.isnan(gain[0])
+    assert record.loss_gain.tolist()[1:] == [0.5, 1.0]
+    after = account(ledger, record)
+    assert after.utility[0] == 0
+    figures = fairness_figures(replace(record, eval_accuracy=np.ones(3)), after, world(), functional)
+    assert figures["net_gain_cv"] == pytest.approx(1 / 3)
+
+
+def test_only_who_was_sent_the_global_model_measured_it():
+    """Nobody evaluated the model before. Client 0 was sent it; client 1 goes on from an older one of its own, whose
+    loss of 9 says nothing of what the round has brought: its gain is unknown, and 0 is credited."""
+    a_plan, results = plan(1, [1, 1, 1], [0, 1]), [reply(0, before=2.0), reply(1, before=9.0, after=8.0)]
+    record = close(a_plan, results, started([NAN] * 3), loss=[1.5, 0.5, NAN], sent_global=[True, False, False])
+    np.testing.assert_array_equal(record.loss_gain, [0.5, NAN, NAN])
+    np.testing.assert_array_equal(record.local_gain, [NAN, 1.0, NAN])
+    assert account(started([NAN] * 3), record).utility.tolist() == [0.5, 0.0, 0.0]
 
 
 def test_a_live_world_learns_the_samples_from_the_replies():

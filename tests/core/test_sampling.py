@@ -40,7 +40,7 @@ def test_p5_waterfill(weights, capacity, expected):
 positive_weights = st.lists(st.floats(0, 1e6, allow_subnormal=False), min_size=1, max_size=40).map(np.array)
 
 
-@given(positive_weights, st.integers(1, 40))
+@given(positive_weights, st.integers(1, 40) | st.floats(0.01, 40))
 def test_waterfill_fills_the_capacity_in_the_order_of_the_weights(weights, capacity):
     filled = waterfill(weights, capacity)
     assert filled.sum() == pytest.approx(min(capacity, len(weights)))

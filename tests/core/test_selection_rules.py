@@ -228,6 +228,21 @@ def test_power_of_choice_takes_the_largest_known_loss():
     assert chosen(PowerOfChoice(candidates=4), world, range(4), ledger) == [1, 2]
 
 
+def test_power_of_choice_does_not_wait_for_ever_for_a_loss():
+    """Client 1 was selected and has told no loss: it counts (3 + 1 + 2) / 3 = 2, and client 0 comes before it.
+
+    Client 3 was never selected and still comes first. Where nobody has told any, all selected ones are alike.
+    """
+    world, rule = small_world((1.0,) * 4, 1), PowerOfChoice(candidates=4)
+    ledger = ledger_of(4, 6, train_loss=(3, nan, 1, 2), selected=(1, 4, 1, 1), last_selected=(4, 6, 5, 3))
+    assert chosen(rule, world, range(4), ledger) == [0]
+    untried = replace(ledger, selected=np.array([1, 4, 1, 0]), train_loss=np.array([3, nan, 1, nan]))
+    assert chosen(rule, world, range(4), untried) == [3]
+    nothing = replace(ledger, train_loss=np.full(4, nan))
+    view = view_of(world, range(4), 7, ledger=nothing)
+    assert {rule.select({}, view, generator(0, "alike", k)).clients[0] for k in range(60)} == {0, 1, 2, 3}
+
+
 def test_power_of_choice_with_m_candidates_draws_by_data():
     """Shards 10 and 30, one candidate: 1/4 and 3/4 in 1000 draws."""
     world = replace(small_world((1.0, 1.0), 1), num_samples=np.array([10, 30]))
@@ -248,6 +263,47 @@ def test_oort_splits_slots_between_tried_and_untried():
     first, second = 1 + sqrt(0.1 * log(5) / 4), 1 + sqrt(0.1 * log(5))
     total = first + second
     assert selection.probability == pytest.approx([first / total, second / total, 0.5, 0.5])
+
+
+def test_oort_has_tried_who_was_selected():
+    """Client 2 was selected and never delivered: it is tried, at the average utility, and no longer sure of a slot.
+
+    Equal losses count 1 each; the last rounds are 4, 1 and 3 of 5. The one slot for the untried is client 3's.
+    """
+    view = oort_view(selected=(1, 1, 9, 0), last_selected=(4, 1, 3, 0))
+    utility = np.array([1 + sqrt(0.1 * log(5) / last) for last in (4, 1, 3)])
+    selection = Oort(explore=0.5, explore_decay=1.0, cutoff=0.0).select({}, view, rng)
+    assert selection.probability == pytest.approx([*(utility / utility.sum()), 1.0])
+
+
+def test_oort_forgets_the_loss_of_who_no_longer_delivers():
+    """Client 0, last asked in round 3, has not delivered since round 1: it counts the average of 10, 30 and 20, not 90.
+
+    (u - 9.99) / (30 - 9.99) of 20, 10, 30 and 20, plus the bonus of rounds 3, 4, 4 and 4; two slots.
+    """
+    view = oort_view(
+        train_loss=(9.0, 1.0, 3.0, 2.0),
+        selected=(2, 1, 1, 1),
+        last_selected=(3, 4, 4, 4),
+        last_participated=(1, 4, 4, 4),
+    )
+    bonus = np.sqrt(0.1 * log(5) / np.array([3, 4, 4, 4]))
+    utility = (np.array([20, 10, 30, 20]) - 9.99) / 20.01 + bonus
+    selection = Oort(explore=0.0, explore_least=0.0, cutoff=0.0).select({}, view, rng)
+    assert selection.probability == pytest.approx(2 * utility / utility.sum())
+
+
+def test_oort_where_nobody_has_told_a_loss():
+    """All were selected in round 4: they are alike, with one slot of two for each pair."""
+    view = oort_view(train_loss=(nan,) * 4, selected=(1,) * 4, last_selected=(4,) * 4, last_participated=(4, 0, 4, 0))
+    assert Oort().select({}, view, rng).probability == pytest.approx([0.5] * 4)
+
+
+def test_oort_explores_less_than_a_slot():
+    """A fifth of two slots is two fifths of one, a fifth for either of the untried; the tried share the other 1.6."""
+    rule = Oort(explore=0.2, explore_decay=1.0, explore_least=0.2, cutoff=0.0)
+    view = oort_view(last_participated=(4, 4, 0, 0))
+    assert rule.select({}, view, rng).probability == pytest.approx([0.8, 0.8, 0.2, 0.2])
 
 
 def test_oort_cut_off_and_slowness():

@@ -248,6 +248,46 @@ def test_what_is_not_finite_is_unknown(tmp_path):
     json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
 
 
+def test_a_huge_loss_ends_no_run(tmp_path):
+    """What one client measures is finite, and its square, or the difference of two, is not."""
+    spec = make_spec(make_world(per_round=CLIENTS, **ALWAYS))
+    plain, told = make_evaluator(spec), (1e200, 1.0, 1.7e308, -1.7e308)
+
+    async def wild(round, weights, average, **where):
+        measured = await plain(round, weights, average, **where)
+        loss = measured.clients.loss.copy()
+        loss[0] = told[min(round, 3)]
+        return replace(measured, clients=replace(measured.clients, loss=loss))
+
+    fleet = QuadraticFleet(spec, fates=(Outcome.COMPLETED,))
+    assert run(spec, tmp_path, evaluate=wild, fleet=fleet)["status"] == "done"
+    gains = [row["loss_gain"] for row in rows(tmp_path, "clients") if row["client_id"] == "h0"]
+    assert gains == ["1e+200", "-1.7e+308", "", "0.0", "0.0", "0.0"]
+    jain = [float(row["utility_jain"]) for row in rows(tmp_path, "rounds")]
+    assert jain == pytest.approx([1 / CLIENTS] * 6)  # beside that of h0 the others' utility is nothing
+
+
+@pytest.mark.parametrize(("rule", "known"), [("fedavg", True), ("fedawe", False)])
+def test_a_gain_is_measured_from_the_model_that_the_round_began_with(tmp_path, rule, known):
+    """Nobody is evaluated after round 1. In round 2 client 1 trains for the first time: under FedAvg from the global
+    model, of which it measures the loss itself, under FedAWE from the initial one, which says nothing of round 2."""
+    spec = make_spec(make_world(clients=2, per_round=1, **ALWAYS), select="round-robin", aggregate=rule, rounds=2)
+    plain = make_evaluator(spec)
+
+    async def unseen(round, weights, average, **where):
+        measured = await plain(round, weights, average, **where)
+        nobody = np.full(2, np.nan)
+        return replace(measured, clients=ClientEvaluation(nobody, nobody)) if round == 1 else measured
+
+    fleet = QuadraticFleet(spec, fates=(Outcome.COMPLETED,))
+    run(spec, tmp_path, evaluate=unseen, fleet=fleet)
+    trained = [row for row in rows(tmp_path, "clients") if row["participated"] == "1"]
+    assert [row["client_id"] for row in trained] == ["h0", "h1"]
+    assert [row["local_loss_before"] != "" for row in trained] == [True, True]
+    assert (trained[1]["loss_gain"] != "") == known
+    assert (float(trained[1]["utility"]) != 0) == known
+
+
 @dataclass(frozen=True)
 class Leap(FedAvg):
     """Goes further than any number."""

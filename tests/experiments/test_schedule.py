@@ -83,6 +83,18 @@ def test_nobody_ever_comes():
     assert figures["selection_gap"] == 0
 
 
+@pytest.mark.parametrize("mu", [1e200, 1e308])
+def test_a_worth_whose_square_no_float_holds(mu: float):
+    """Each of three clients that are always there is served once in three rounds: 1e308 / 3 for all, in parity."""
+    always = resolve_schedule(
+        [config(3, selector__name="round-robin").document()],
+        {"availability": {"name": "always"}, "utility.mu": mu},
+    )
+    figures = run_schedule(always).figures()
+    assert figures["worst10_normalized_utility"] == pytest.approx(mu / 3)
+    assert (figures["utility_cv"], figures["utility_jain"], figures["utility_gini"]) == pytest.approx((0, 1, 0))
+
+
 def test_a_deterministic_rule_is_included_when_selected():
     schedule = run_schedule(config(200, selector__name="least-selected"))
     assert schedule.inclusion == pytest.approx(schedule.ledger.selected / schedule.ledger.available)

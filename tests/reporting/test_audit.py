@@ -1,5 +1,6 @@
 """Auditing logs: exact tiny cases, our own clients.csv, and one clear line for what is wrong."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,24 @@ def test_selected_and_increments(tmp_path: Path):
     assert figures["selection_gap"] == 0.5
     assert figures["conditional_selection_gap"] == 0.5
     assert figures["participation_gini"] == 0
+
+
+def test_increments_whose_square_no_float_holds(tmp_path: Path):
+    """One round, worth 1e308 to one and 5e307 to the other: as (2, 1), CV 1/3, Jain 9/10, Gini 1/6."""
+    figures = audit(log(tmp_path, HEADER + ",utility_increment", "1,a,1,1,1e308", "1,b,1,1,5e307"))
+    assert figures["utility_cv"] == pytest.approx(1 / 3)
+    assert figures["utility_jain"] == pytest.approx(0.9)
+    assert figures["utility_gini"] == pytest.approx(1 / 6)
+    assert figures["worst10_normalized_utility"] == 5e307
+
+
+def test_a_sum_that_no_float_holds_leaves_the_utilities_unknown(tmp_path: Path):
+    """The rest of the figures are what they are."""
+    rows = ["1,a,1,1,1e308", "1,b,1,0,", "2,a,1,1,1e308", "2,b,1,1,1.0"]
+    figures = audit(log(tmp_path, HEADER + ",utility_increment", *rows))
+    assert all(math.isnan(figures[name]) for name in ("utility_cv", "utility_jain", "utility_gini"))
+    assert figures["worst10_normalized_utility"] == 0.5
+    assert figures["selection_gap"] == 0.5
 
 
 def test_what_does_not_take_part_earns_nothing(tmp_path: Path):

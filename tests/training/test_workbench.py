@@ -77,6 +77,20 @@ def test_the_initial_model_is_a_function_of_the_seed(bench, weights):
     assert np.array_equal(bench.initial_weights(), weights)
 
 
+def test_a_model_that_has_diverged_has_no_loss(bench, weights):
+    """Its cross-entropy is some 1e20 nats: too much to be told, and unknown by whichever way it was measured."""
+    wild = weights * np.float32(1e12)
+    loss, accuracy, size = bench.evaluate_client(0, wild)
+    assert np.isnan(loss)
+    assert 0 <= accuracy <= 1
+    assert size == 8
+    alone, _ = bench.train(1, 0, wild)
+    assert np.isnan([alone.train_loss, alone.loss_before]).all()
+    for kernel in bench.kernels:
+        (together, _), *_ = bench.train_many(1, [0, 1], [wild, wild], kernel=kernel)
+        assert np.isnan([together.train_loss, together.loss_before]).all()
+
+
 def test_training_helps_the_client_and_changes_nothing_that_was_given(bench, weights):
     before = weights.copy()
     update, memory = bench.train(1, 2, weights)

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from parityfl.config import Config
 from parityfl.wire import schemas
-from parityfl.wire.schemas import DeviceReport, Message, Registration, TrainReply, TrainRequest
+from parityfl.wire.schemas import DeviceReport, EvaluateReply, Message, Registration, TrainReply, TrainRequest
 
 HASH = "0" * 64
 REPLY = {
@@ -71,6 +71,32 @@ def test_what_is_not_right_is_refused(field: str, value: str) -> None:
     text = json.dumps({**REPLY, field: "@"}).replace('"@"', value)
     with pytest.raises(ValidationError):
         TrainReply.model_validate_json(text)
+
+
+EVALUATION = {"device_id": "h0", "round": 1, "loss": 0.5, "accuracy": 0.5, "num_samples": 5}
+LOSSES = [
+    (TrainReply, REPLY, "train_loss"),
+    (TrainReply, REPLY, "loss_before"),
+    (TrainReply, REPLY, "loss_after"),
+    (EvaluateReply, EVALUATION, "loss"),
+]
+
+
+@pytest.mark.parametrize(("message", "usual", "field"), LOSSES, ids=[f"{m.__name__}.{f}" for m, _, f in LOSSES])
+def test_a_loss_is_unknown_or_one_that_can_be_added_up(message: Any, usual: dict[str, Any], field: str) -> None:
+    """A mean cross-entropy is never below 0, and that of 1e12 nats is of a model that has diverged."""
+    for value in (0, 0.0, -0.0, 1e12, 1e-300):
+        assert getattr(message.model_validate_json(json.dumps({**usual, field: value})), field) == value
+    assert isnan(getattr(message.model_validate_json(json.dumps({**usual, field: None})), field))
+    for value in (-1e-9, 1.01e12, 1.7e308, float("inf")):
+        with pytest.raises(ValidationError):
+            message.model_validate_json(json.dumps({**usual, field: value}))
+
+
+@pytest.mark.parametrize("accuracy", [-0.1, 1.1])
+def test_an_accuracy_is_a_share(accuracy: float) -> None:
+    with pytest.raises(ValidationError):
+        EvaluateReply(device_id="h0", round=1, loss=0.5, accuracy=accuracy, num_samples=5)
 
 
 @pytest.mark.parametrize("latency", [-1.0, float("inf")])

@@ -1,7 +1,7 @@
 """The metrics: arrays over clients in, a number out. Each formula exists here once.
 
 Clients whose value is unknown (nan) are left out. A metric that is not defined for its input (no client has a value,
-0/0) is nan, which the files show as empty.
+0/0, an infinite value) is nan, which the files show as empty.
 """
 
 import math
@@ -20,7 +20,7 @@ POOLED_TRIALS = 2.0
 
 def coefficient_of_variation(values: FloatArray) -> float:
     """Return the population standard deviation over the absolute mean, 0 or more; nan where the mean is 0."""
-    known = _known(values)
+    known = _scaled(values)
     mean = abs(float(known.mean())) if len(known) else 0.0
     return float(known.std()) / mean if mean > 0 else math.nan
 
@@ -30,7 +30,7 @@ def jain(values: FloatArray) -> float:
 
     Jain, Chiu and Hawe, DEC-TR-301, 1984. It equals 1 / (1 + CV^2).
     """
-    known = _known(values)
+    known = _scaled(values)
     squares = float(np.sum(known**2))
     return min(1.0, float(known.sum()) ** 2 / (len(known) * squares)) if squares > 0 else math.nan
 
@@ -40,7 +40,7 @@ def gini(values: FloatArray) -> float:
 
     nan where the mean is 0. With negative values it can be larger than 1.
     """
-    known = np.sort(_known(values))
+    known = np.sort(_scaled(values))
     count, total = len(known), abs(float(known.sum()))
     if not total > 0:
         return math.nan
@@ -49,9 +49,13 @@ def gini(values: FloatArray) -> float:
 
 
 def worst_mean(values: FloatArray, share: float = 0.1) -> float:
-    """Return the mean of the ceil(share x N') lowest of the N' known values; nan where there are none."""
+    """Return the mean of the ceil(share x N') lowest of the N' known values; nan where there are none.
+
+    It is infinite where their sum is more than a float can hold.
+    """
     known = np.sort(_known(values))
-    return float(known[: math.ceil(share * len(known))].mean()) if len(known) else math.nan
+    with np.errstate(over="ignore"):
+        return float(known[: math.ceil(share * len(known))].mean()) if len(known) else math.nan
 
 
 def mean(values: FloatArray) -> float:
@@ -206,3 +210,16 @@ def _weighed(values: FloatArray, weights: FloatArray) -> tuple[FloatArray, Float
 
 def _known(values: FloatArray) -> FloatArray:
     return np.asarray(values[~np.isnan(values)], dtype=np.float64)
+
+
+def _scaled(values: FloatArray) -> FloatArray:
+    """Return the known values times a power of two, so that neither their sum nor their squares overflow.
+
+    The largest is then below 1, and no figure that does not depend on the scale changes by a digit. All are nan where
+    one is infinite.
+    """
+    known = _known(values)
+    largest = float(np.abs(known).max(initial=0.0))
+    if not math.isfinite(largest):
+        return np.full(len(known), np.nan)
+    return np.ldexp(known, -math.frexp(largest)[1])

@@ -86,13 +86,25 @@ def close_round(
     *,
     eval_loss: FloatArray,
     eval_accuracy: FloatArray,
+    sent_global: BoolArray,
     surrogate_weight: FloatArray | None,
     functional: Functional,
 ) -> RoundRecord:
     """Return the record of a round from its plan, its results and the evaluation of the model after it.
 
     A figure that is not finite counts as not measured. The loss before the round is the one measured after the round
-    before, or else the one that a participant measured of the model that it was sent.
+    before, or else the one that a participant measured of the model that it was sent, if that was the global one.
+
+    Args:
+        plan: what the round began with.
+        results: what became of those selected.
+        ledger: the history up to the round before.
+        world: the facts beside it.
+        eval_loss: held-out loss of the model after the round, shape (N,), nan where nobody measured it.
+        eval_accuracy: its held-out accuracy.
+        sent_global: who was sent the global model as it was before the round, and none of its own, shape (N,).
+        surrogate_weight: as in `Step.client_weight`.
+        functional: what a participation is worth.
     """
     eval_loss, eval_accuracy = _finite(eval_loss), _finite(eval_accuracy)
     column = _columns(results, world.num_clients)
@@ -102,10 +114,11 @@ def close_round(
     loss_before = column(lambda r: r.update.loss_before if r.update else math.nan)
     loss_after = column(lambda r: r.update.loss_after if r.update else math.nan)
     fresh = (ledger.last_evaluated == ledger.rounds) & ~np.isnan(ledger.eval_loss)
+    own_measure = np.where(sent_global, loss_before, np.nan)
     gains = {
-        "loss_gain": np.where(fresh, ledger.eval_loss, loss_before) - eval_loss,
-        "accuracy_gain": eval_accuracy - np.where(fresh, ledger.eval_accuracy, np.nan),
-        "local_gain": loss_before - loss_after,
+        "loss_gain": _difference(np.where(fresh, ledger.eval_loss, own_measure), eval_loss),
+        "accuracy_gain": _difference(eval_accuracy, np.where(fresh, ledger.eval_accuracy, np.nan)),
+        "local_gain": _difference(loss_before, loss_after),
     }
     return RoundRecord(
         round=plan.round,
@@ -139,7 +152,7 @@ def fairness_figures(record: RoundRecord, ledger: Ledger, world: World, function
     here = record.registered
     accuracy, examples = record.eval_accuracy[here], record.num_samples[here]
     personal = ledger.personal_accuracy[here]
-    net = (ledger.initial_loss - record.eval_loss)[here]
+    net = _difference(ledger.initial_loss, record.eval_loss)[here]
     measured = ~np.isnan(net)
     coverage = fairness.label_coverage(world.label_counts, record.participated)
     credited = float(np.sum(ledger.utility[here][measured]))
@@ -203,6 +216,12 @@ def _truth(world: World, time_s: float) -> FloatArray:
 
 def _probability(selection: Selection, num_clients: int) -> FloatArray:
     return _unknown(num_clients) if selection.probability is None else selection.probability
+
+
+def _difference(one: FloatArray, other: FloatArray) -> FloatArray:
+    """Return one - other; nan where one of the two is unknown, or the result is more than a float can hold."""
+    with np.errstate(over="ignore"):
+        return _finite(one - other)
 
 
 def _finite(values: FloatArray) -> FloatArray:

@@ -31,6 +31,8 @@ MAX_LABELS = 10_000
 """How many classes a run can have."""
 MAX_CLASS_NAME = 200
 """How many characters the name of a class can have."""
+MAX_LOSS = 1e12
+"""The largest mean cross-entropy, in nats, that counts as measured: a model whose loss is above it has diverged."""
 
 
 class Outcome(StrEnum):

@@ -210,7 +210,7 @@ class _Run:
         spec, clock = self.spec, _Stopwatch()
         plan, world = await self._select(state, clock)
         state = _with_newcomers(state, plan.registered)
-        task = self._task(plan, state)
+        task, sent_global = self._task(plan, state), self._sent_global(plan, state)
         learned = await self._train(plan, task, state, world, clock)
         evaluation = await self._evaluate(plan.round, learned.weights, learned.average)
         clock.lap("evaluate_s")
@@ -221,6 +221,7 @@ class _Run:
             world,
             eval_loss=evaluation.clients.loss,
             eval_accuracy=evaluation.clients.accuracy,
+            sent_global=sent_global,
             surrogate_weight=learned.step.client_weight,
             functional=spec.functional,
         )
@@ -315,6 +316,16 @@ class _Run:
             memory_round=state.ledger.last_participated,
             deadline_s=self.spec.deadline.seconds(state.ledger),
         )
+
+    def _sent_global(self, plan: Plan, state: RunState) -> BoolArray:
+        """Return who of those selected trains from the global model and not from one of its own, shape (N,).
+
+        To be asked before the updates are folded, since the rule may change its state in place.
+        """
+        sent = plan.selected
+        for client in plan.selection.clients.tolist():
+            sent[client] = self.spec.aggregator.start(state.aggregator, client, state.weights) is state.weights
+        return sent
 
     def _context(self, plan: Plan, state: RunState, world: World) -> RoundContext:
         """Return what the aggregation rule may know beside the updates."""

@@ -14,7 +14,7 @@ from parityfl.allocator import keep_freed_memory
 from parityfl.config import Config
 from parityfl.core.arrays import Layout
 from parityfl.core.seeding import generator, integer
-from parityfl.core.types import BoolArray, FloatArray, IntArray, Update, Vector
+from parityfl.core.types import MAX_LOSS, BoolArray, FloatArray, IntArray, Update, Vector
 from parityfl.training.device import choose_device, is_slow_in_bf16, make_deterministic, torch_seeded, use_one_thread
 from parityfl.training.examples import Examples, Scale
 from parityfl.training.flat import FlatModel
@@ -178,7 +178,7 @@ class Workbench:
             client=client,
             delta=self._carry(net.to_vector(learned.weights - task.weights)),
             num_samples=len(labels),
-            train_loss=float(learned.train_loss),
+            train_loss=_measurable(float(learned.train_loss)),
             loss_before=loss_before,
             loss_after=loss_after,
             control=None if learned.control is None else self._carry(net.to_vector(learned.control)),
@@ -238,9 +238,9 @@ class Workbench:
                     client=client,
                     delta=self._carry(delta[row]),
                     num_samples=sizes[row],
-                    train_loss=float(learned.train_loss[row]),
-                    loss_before=float(before[row]),
-                    loss_after=float(after[row]),
+                    train_loss=_measurable(float(learned.train_loss[row])),
+                    loss_before=_measurable(float(before[row])),
+                    loss_after=_measurable(float(after[row])),
                     control=None if learned.control is None else self._carry(learned.control[row].numpy()),
                     personal_accuracy=personal[row],
                 ),
@@ -258,13 +258,13 @@ class Workbench:
         return nan if learned.personal is None else self._measure(learned.personal, held)[1]
 
     def _measure(self, flat: Tensor, examples: tuple[Tensor, Tensor]) -> tuple[float, float]:
-        """Return mean loss and accuracy; nan where there are no examples."""
+        """Return mean loss and accuracy; nan where there are no examples, a loss also where the model has diverged."""
         images, labels = examples
         if len(labels) == 0:
             return nan, nan
         self._net.weights.copy_(flat)
         losses, hits = self._net.measure(images, labels)
-        return float(losses.mean()), float(hits.mean())
+        return _measurable(float(losses.mean())), float(hits.mean())
 
     def measure(
         self, part: PartName, weights: Vector, start: int = 0, stop: int | None = None
@@ -280,7 +280,10 @@ class Workbench:
             return self._net.measure(*examples.span(start, len(examples) if stop is None else stop))
 
     def evaluate_client(self, client: int, weights: Vector) -> tuple[float, float, int]:
-        """Return loss and accuracy on a client's held-out part, nan where it has none, and that part's size."""
+        """Return loss and accuracy on a client's held-out part, nan where it has none, and that part's size.
+
+        The loss is nan as well where it is above `MAX_LOSS`.
+        """
         self._require_hosted(client)
         with self._lock:
             use_one_thread()
@@ -295,3 +298,8 @@ class Workbench:
     def _require_hosted(self, client: int) -> None:
         if client not in self.holdings.hosted:
             raise ValueError(f"client {client} is not among the clients of this workbench")
+
+
+def _measurable(loss: float) -> float:
+    """Return a loss as it may be told; nan where it is infinite or above `MAX_LOSS`, for then there is none to tell."""
+    return loss if loss <= MAX_LOSS else nan

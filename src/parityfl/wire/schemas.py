@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from parityfl.config import ObjectiveSection, Training
-from parityfl.core.types import MAX_CLASS_NAME, MAX_LABELS, Outcome
+from parityfl.core.types import MAX_CLASS_NAME, MAX_LABELS, MAX_LOSS, Outcome
 
 SAFETENSORS = "application/x-safetensors"
 """The media type of every document that carries a model."""
@@ -53,6 +53,12 @@ def _refuse_above_one(value: float) -> float:
     return value
 
 
+def _refuse_diverged(value: float) -> float:
+    if value > MAX_LOSS:
+        raise ValueError(f"must be at most {MAX_LOSS:g}, or null where the model has diverged")
+    return value
+
+
 def _require_plain(dtypes: list[str]) -> list[str]:
     if "F32" not in dtypes:
         raise ValueError(f"offers {dtypes}, but must offer 'F32'")
@@ -82,6 +88,13 @@ Share = Annotated[
     AfterValidator(_refuse_above_one),
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "null"}]}),
 ]
+Loss = Annotated[
+    Measured,
+    AfterValidator(_refuse_negative),
+    AfterValidator(_refuse_diverged),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": MAX_LOSS}, {"type": "null"}]}),
+]
+"""A mean cross-entropy, which is never below 0: what a device sends must not be too large to be added up."""
 
 DeviceId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="The device's name.")]
 Port = Annotated[int, Field(ge=1, le=65535, description="Where the device listens.")]
@@ -225,9 +238,9 @@ class TrainReply(Message):
     device_id: DeviceId
     round: RoundNumber
     num_samples: Samples
-    train_loss: Measured = Field(description="Mean training loss over the local epochs.")
-    loss_before: Measured = Field(description="Held-out loss of the model that was sent.")
-    loss_after: Measured = Field(description="Held-out loss after local training.")
+    train_loss: Loss = Field(description="Mean training loss over the local epochs.")
+    loss_before: Loss = Field(description="Held-out loss of the model that was sent.")
+    loss_after: Loss = Field(description="Held-out loss after local training.")
     personal_accuracy: Share = Field(
         default_factory=lambda: nan, description="Held-out accuracy of the personal model, or null."
     )
@@ -249,7 +262,7 @@ class EvaluateReply(Message):
 
     device_id: DeviceId
     round: RoundNumber
-    loss: Measured = Field(description="Mean held-out loss; null where the device holds nothing out.")
+    loss: Loss = Field(description="Mean held-out loss; null where the device holds nothing out.")
     accuracy: Share = Field(description="Held-out accuracy.")
     num_samples: Samples = Field(description="Held-out examples.")
 

@@ -94,8 +94,9 @@ def _projected(index: int, originals: Sequence[Vector]) -> Vector:
 def _remove_conflict(vector: Vector, other: Vector) -> None:
     """Take the component along `other` out of `vector`, in place, where they point against each other."""
     along = _dot(vector, other)
-    if along < 0:
-        vector -= np.float32(along / _dot(other, other)) * other
+    # A square below the least normal number has lost its digits, or is 0: `other` is too short to have a direction.
+    if along < 0 and (square := _dot(other, other)) > np.finfo(np.float32).tiny:
+        vector -= np.float32(along / square) * other
 
 
 def _scaled(vector: Vector, norm: float) -> Vector:

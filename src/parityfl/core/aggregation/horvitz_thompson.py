@@ -22,11 +22,13 @@ from parityfl.core.types import RoundContext, State, Step, Update, World
 @aggregator("horvitz-thompson")
 @dataclass(frozen=True)
 class HorvitzThompson(Aggregator):
-    """Weigh each update by one over the probability that its client took part: unbiased, and noisy.
+    """Weigh each update by one over the probability that its client was selected: unbiased, and noisy.
 
     The estimator of Horvitz and Thompson, (1/N) sum_S Delta_k / (p_k pi_k), of the mean over all clients, unbiased if
-    a client's availability is independent of its update; with ``population = "available"`` (1/|A|) sum_S Delta_k / p_k
-    of the mean over the available. Deviations: pi_k is the share of rounds in which the server saw k; the factor
+    a client's availability is independent of its update and whoever is selected delivers; with ``population =
+    "available"`` (1/|A|) sum_S Delta_k / p_k of the mean over the available. Deviations: pi_k is the share of rounds in
+    which the server saw k; p_k pi_k is the probability of being selected, so that where clients drop out, or late
+    replies are discarded, one that delivers a share e_k of its selections weighs e_k instead of 1; the factor
     1 / (p_k pi_k) is cut at `clip`, which biases it where that happens (`clip_rate` in the notes: the share of all
     updates so far that were cut). An update that comes late has the probability of the round in which its client was
     last asked.

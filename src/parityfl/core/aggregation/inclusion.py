@@ -1,11 +1,16 @@
-"""How likely a client was to take part: what the inverse-probability rules divide by. N is the number of clients."""
+"""How likely a client was to take part: what the inverse-probability rules divide by. N is the number of clients.
+
+A selector knows p_k = P(selected | available), and the server has seen pi_k, so that p_k pi_k is P(selected). That is
+P(takes part) only where whoever is selected delivers: where clients drop out, or late replies are discarded, a client
+that delivers a share e_k of its selections counts e_k times as much as it should.
+"""
 
 from typing import Literal
 
 import numpy as np
 
 from parityfl.core.errors import ConfigError
-from parityfl.core.types import FloatArray, RoundContext, State, Update, World
+from parityfl.core.types import FloatArray, IntArray, RoundContext, State, Update, World
 
 Population = Literal["available", "full"]
 """Whom the weighted participants stand for: those available in the round, or all clients."""
@@ -34,20 +39,18 @@ def inverse_probabilities(context: RoundContext, population: Population) -> Floa
     return np.divide(1.0, likely, out=np.zeros(len(likely)), where=likely > 0)
 
 
-def inverse_rates(context: RoundContext, population: Population) -> FloatArray:
-    """Return rounds since registration over participations, or rounds seen available over them; shape (N,).
+def rounds_counted(context: RoundContext, population: Population) -> IntArray:
+    """Return rounds since registration or, for the available population, rounds seen available; shape (N,).
 
-    Both count this round, and every client as a participant of it: only the participants' values are used.
+    Both include this round.
     """
     ledger = context.ledger
-    rounds = ledger.rounds_present if population == "full" else ledger.available
-    return np.asarray((rounds + 1) / (ledger.participated + 1), dtype=np.float64)
+    return ledger.rounds_present + 1 if population == "full" else ledger.available + context.available
 
 
 def availability_rates(context: RoundContext) -> FloatArray:
     """Return n_k / rounds since registration, this round included, shape (N,)."""
-    seen = context.ledger.available + context.available
-    return np.asarray(seen / (context.ledger.rounds_present + 1), dtype=np.float64)
+    return np.asarray(rounds_counted(context, "available") / rounds_counted(context, "full"), dtype=np.float64)
 
 
 def inverse_of(update: Update, state: State, current: FloatArray) -> float:

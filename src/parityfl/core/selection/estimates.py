@@ -34,6 +34,12 @@ def best_known_availability(view: View) -> FloatArray:
     return np.where(np.isfinite(known) & (known > 0), known, estimate)
 
 
+def or_average(values: FloatArray) -> FloatArray:
+    """Return the values, with the mean of those known in place of nan; 1 for all where none is known."""
+    known = values[~np.isnan(values)]
+    return np.nan_to_num(values, nan=float(known.mean()) if len(known) else 1.0)
+
+
 def last_known_loss(ledger: Ledger) -> FloatArray:
     """Return each client's last known loss, shape (N,).
 

@@ -26,8 +26,9 @@ class LeastNormalisedUtility(Selector):
 
     The index of an available client is x_k = (u_k + c r_k) / n_k: credited utility plus a fraction c of the next
     credit r_k, over the rounds n_k in which the server saw it available, this one included. The deterministic mode
-    takes the m smallest. It needs neither availabilities nor utilities to be known, and with offset 0 converges to
-    the lexicographic max-min normalised utilities at rate 1/T. The randomised mode softens the cut: inclusion
+    takes the m smallest. It needs neither availabilities nor utilities to be known, and with parity `utility`, offset
+    0, raw credit (`relative` false) and no bounds on it (`credit_low` 0, `credit_high` inf) converges to the
+    lexicographic max-min normalised utilities at rate 1/T. The randomised mode softens the cut: inclusion
     probabilities are water-filled from exp(temperature x participations owed relative to the cut) and mixed with
     `explore` of uniform selection, so that every available client's probability is known and positive.
 

@@ -1,12 +1,13 @@
 """Oort: guided selection by statistical and system utility."""
 
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
 from typing import ClassVar
 
 import numpy as np
 
 from parityfl.core.selection.base import Selector, require, selector
+from parityfl.core.selection.estimates import or_average
 from parityfl.core.selection.sampling import select_with_probability, waterfill
 from parityfl.core.types import FloatArray, IntArray, Selection, State, View
 
@@ -22,12 +23,15 @@ class Oort(Selector):
     utility, clipped at the 95th percentile and scaled to [0, 1] by the range before clipping, plus the staleness bonus
     sqrt(0.1 log t / last round), times (T / latency)^penalty where it is slower than the preferred duration T. Clients
     of at least `cutoff` times the utility of the last one that would make it are drawn in proportion to utility;
-    untried ones are drawn uniformly for a share `explore` of the slots, which decays after each round.
+    untried ones are drawn uniformly for a share `explore` of the slots, which decays after each round. Tried is who was
+    selected, also if it did not deliver: as in the code, its statistical utility is then the average of the others'
+    until it does, and its last round the one in which it was selected.
 
     Deviations: statistical utility is examples x last mean training loss, where the paper has the root mean square over
     examples. There is no pacer: T is a fixed quantile of the known latencies. Draws are by water-filled inclusion
     probabilities, so that these are known. Untried clients are not ranked by size and speed, none is dropped after many
-    rounds, and no noise is added. Slots for the untried are rounded to the nearest number, in the code upwards.
+    rounds, and no noise is added. The average is over the available who delivered, in the code over the round before.
+    Slots for the untried are a number of slots on average, which need not be whole; in the code it is rounded up.
 
     Attributes:
         explore: share of slots for untried clients in the first round, 0 to 1.
@@ -58,31 +62,31 @@ class Oort(Selector):
 
     def select(self, state: State, view: View, rng: np.random.Generator) -> Selection:
         """Draw from the tried and the untried."""
-        tried = ~np.isnan(view.ledger.train_loss[view.available])
-        exploit = view.count - self._explored(view, int(np.sum(~tried)), int(np.sum(tried)))
+        ledger, here = view.ledger, view.available
+        tried = ~np.isnan(ledger.train_loss[here]) | (ledger.selected[here] > 0)
+        explored = self._explored(view, int(np.sum(~tried)), int(np.sum(tried)))
         inclusion = np.zeros(len(tried))
-        if not tried.all():
-            inclusion[~tried] = (view.count - exploit) / np.sum(~tried)
-        if exploit > 0:
-            inclusion[tried] = self._exploited(self._utility(view, view.available[tried]), exploit)
+        if explored > 0:
+            inclusion[~tried] = explored / np.sum(~tried)
+        if explored < view.count:
+            inclusion[tried] = self._exploited(self._utility(view, here[tried]), view.count - explored)
         return select_with_probability(view, inclusion, rng)
 
-    def _explored(self, view: View, untried: int, tried: int) -> int:
-        """Return how many slots go to untried clients."""
+    def _explored(self, view: View, untried: int, tried: int) -> float:
+        """Return how many slots go to untried clients on average."""
         share = max(self.explore * self.explore_decay ** (view.round - 1), self.explore_least)
-        return max(min(round(share * view.count), untried), view.count - tried)
+        return max(min(share * view.count, untried), view.count - tried)
 
-    def _exploited(self, utility: FloatArray, count: int) -> FloatArray:
-        """Return the inclusion probabilities of the tried clients."""
-        bar = self.cutoff * np.partition(utility, -count)[-count]
-        return waterfill(np.where(utility >= bar, utility, 0.0), count)
+    def _exploited(self, utility: FloatArray, slots: float) -> FloatArray:
+        """Return the inclusion probabilities of the tried clients, which sum to `slots`."""
+        last = ceil(slots)
+        bar = self.cutoff * np.partition(utility, -last)[-last]
+        return waterfill(np.where(utility >= bar, utility, 0.0), slots)
 
     def _utility(self, view: View, clients: IntArray) -> FloatArray:
-        ledger = view.ledger
-        losses: FloatArray = np.maximum(ledger.train_loss[clients], 0.0)
-        statistical = _scaled(losses * view.world.num_samples[clients])
-        bonus = np.sqrt(0.1 * np.log(view.round) / np.maximum(ledger.last_participated[clients], 1))
-        utility: FloatArray = (statistical + bonus) * self._speed(view, clients)
+        asked = np.maximum(view.ledger.last_selected, view.ledger.last_participated)[clients]
+        bonus = np.sqrt(0.1 * np.log(view.round) / np.maximum(asked, 1))
+        utility: FloatArray = (_statistical(view, clients) + bonus) * self._speed(view, clients)
         return utility
 
     def _speed(self, view: View, clients: IntArray) -> FloatArray:
@@ -93,6 +97,14 @@ class Oort(Selector):
         preferred = max(float(np.quantile(known, self.duration_quantile)), 1e-9)
         latency = np.nan_to_num(view.ledger.latency_s[clients], nan=preferred)
         return (preferred / np.maximum(latency, preferred)) ** self.penalty
+
+
+def _statistical(view: View, clients: IntArray) -> FloatArray:
+    """Return examples x last training loss, scaled; the average for those who did not deliver when last selected."""
+    ledger = view.ledger
+    delivered = ledger.last_participated[clients] >= ledger.last_selected[clients]
+    losses = np.where(delivered, np.maximum(ledger.train_loss[clients], 0.0), np.nan)
+    return _scaled(or_average(losses * view.world.num_samples[clients]))
 
 
 def _scaled(utility: FloatArray) -> FloatArray:
