@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from parityfl.core.aggregation import memory
 from parityfl.core.aggregation.afl import Afl, project_on_simplex
 from parityfl.core.aggregation.combine import loss_before
 from parityfl.core.aggregation.fedau import FedAU
@@ -220,12 +219,6 @@ def test_a_memory_that_does_not_fit_is_refused_with_its_arithmetic(rule):
     world = World(0, 10, 2, 1.0, np.ones(10, dtype=np.int64), np.zeros((10, 0), dtype=np.int64))
     with pytest.raises(ConfigError, match=r"10 x 1000000000000 x 4 bytes = 40000\.00 GB, available \d+\.\d\d GB"):
         rule.init(world, 10**12)
-
-
-def test_available_memory_without_the_kernels_estimate(tmp_path, monkeypatch):
-    estimate = memory.available_memory()
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "absent")
-    assert memory.available_memory() >= estimate > 0
 
 
 def test_fedvarp_by_hand():

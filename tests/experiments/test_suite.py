@@ -175,10 +175,13 @@ def test_names_are_distinct_and_bounded(tmp_path: Path):
 
 @pytest.mark.parametrize(("cells", "gigabytes", "jobs"), [(100, 64, 8), (3, 64, 3), (100, 7, 3), (100, 1, 1)])
 def test_how_many_at_a_time(monkeypatch, cells, gigabytes, jobs):
-    """On eight cores: one a core, where there are so many and each has its two gigabytes."""
+    """On eight cores: one a core, where there are so many and each has its two gigabytes, of the machine and of what
+    its container leaves."""
     monkeypatch.setenv("PARITYFL_CORES", "8")
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=gigabytes * 2**30))
-    assert usual_jobs(cells) == jobs
+    for mine, machines in ((gigabytes, 99), (99, gigabytes)):
+        monkeypatch.setattr("psutil.virtual_memory", lambda free=machines: SimpleNamespace(available=free * 2**30))
+        monkeypatch.setattr("parityfl.experiments.suite.available_memory", lambda free=mine: free * 2**30)
+        assert usual_jobs(cells) == jobs
 
 
 def test_no_grid_is_one_run(tmp_path: Path):

@@ -20,6 +20,7 @@ import psutil
 
 from parityfl.config import Config, read_file, resolve
 from parityfl.core.errors import ConfigError, FolderError
+from parityfl.core.machine import available_memory
 from parityfl.engine.folder import RunFolder, disk_errors, is_empty
 from parityfl.experiments.children import cores
 
@@ -86,8 +87,8 @@ Launch = Callable[[Sequence[str], IO[bytes]], AbstractAsyncContextManager[Runnin
 
 def usual_jobs(cells: int) -> int:
     """Return how many of so many runs to do at a time on this machine: one a core, as far as there is memory."""
-    room = int(psutil.virtual_memory().available // RUN_BYTES)
-    return max(1, min(cells, cores(), room))
+    free = min(psutil.virtual_memory().available, available_memory())  # known on every system, and in a container
+    return max(1, min(cells, cores(), int(free // RUN_BYTES)))
 
 
 def read_suite(path: Path) -> list[Cell]:
