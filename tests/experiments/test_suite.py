@@ -223,6 +223,45 @@ def test_a_failure_stops_no_other(tmp_path: Path):
     assert results[2].failure.startswith("killed by signal 9")
 
 
+class Unstartable(FakeRun):
+    """Cannot start the run of a seed."""
+
+    def __init__(self, seed, error):
+        super().__init__()
+        self.seed, self.error = seed, error
+
+    @asynccontextmanager
+    async def __call__(self, arguments, errors):
+        if json.loads(Path(arguments[1]).read_text())["seed"] == self.seed:
+            raise self.error
+        async with super().__call__(arguments, errors) as process:
+            yield process
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(OSError(28, "No space left on device"), "No space left on device"), (EOFError(), "EOFError")],
+)
+def test_a_run_that_cannot_be_started_stops_no_other(tmp_path: Path, error, words):
+    """The process from which runs are forked may be gone, for one."""
+    cells = suite(tmp_path, "[grid]\nseed = [0, 1, 2, 3]\n")
+    results, watcher, launch = play(cells, tmp_path / "out", launch=Unstartable(1, error))
+    assert launch.started == [0, 2, 3]
+    assert [bool(result.failure) for result in results] == [False, True, False, False]
+    assert results[1].failure.startswith("it could not be run (")
+    assert words in results[1].failure
+    assert ("finished", "seed1") in watcher.told
+
+
+def test_a_run_whose_files_cannot_be_written_stops_no_other(tmp_path: Path):
+    """A folder lies where the log of seed 1 should be."""
+    cells = suite(tmp_path, "[grid]\nseed = [0, 1, 2]\n")
+    (tmp_path / "out/logs/seed1.log").mkdir(parents=True)
+    results, _, launch = play(cells, tmp_path / "out", resume=True)
+    assert launch.started == [0, 2]
+    assert [bool(result.failure) for result in results] == [False, True, False]
+
+
 def test_resume_skips_what_is_done(tmp_path: Path):
     cells = suite(tmp_path, "[grid]\nseed = [0, 1, 2]\n")
     play(cells, tmp_path / "out", launch=FakeRun({1: 3}))
