@@ -388,6 +388,18 @@ def test_a_wrong_rate_of_drop_out_leaves_no_folder(tmp_path: Path, rate: Any) ->
     assert not (tmp_path / "out").exists()
 
 
+def test_a_memory_that_does_not_fit_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever makes room, or takes another rule, may take the same folder."""
+    remembers, out = config(aggregator={"name": "mifa"}), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("parityfl.core.aggregation.memory.available_memory", lambda: 1000)
+        with pytest.raises(ConfigError, match="this aggregator remembers one update per client"):
+            execute(remembers, out)
+    assert not out.exists()
+    execute(config(rounds={"count": 1}), out)
+    assert hashes(out)[2] is True
+
+
 @pytest.mark.parametrize("model", ["mlp", "cnn-small"])
 def test_evaluation_is_the_same_whoever_measures(model: str) -> None:
     """The first 360 test images in pieces and by one pass; the moving average is another model than the weights."""

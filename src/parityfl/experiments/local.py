@@ -24,6 +24,7 @@ from parityfl.experiments.build import (
     build_spec,
     build_world,
     document,
+    require_startable,
     say_availability,
 )
 from parityfl.experiments.children import cores
@@ -73,6 +74,7 @@ async def run_local(config: Config, out: Path, *, resume: bool, watch: Watch, sa
     folder = RunFolder(out)
     if folder.check(document(config), resume):
         return
+    require_startable(config, world, bench.layout.size)
     assert world.availability is not None
     with ray_crew(bench, say) if elsewhere else local_crew(bench, workers, say) as crew, watch() as observer:
         folder.prepare(document(config), resume)
