@@ -68,7 +68,7 @@ async def run_local(config: Config, out: Path, *, resume: bool, watch: Watch, sa
         prepare()
     from parityfl.training.workbench import Workbench  # noqa: PLC0415 - now that the workers import torch as well
 
-    bench = Workbench(config, holdings=holdings)
+    bench = Workbench(config, device="cpu" if elsewhere else None, holdings=holdings)  # as the actors compute
     world = build_world(config, bench.num_samples, bench.label_counts)
     spec = build_spec(config, world, bench.layout, bench.initial_weights)
     folder = RunFolder(out)
