@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from crew_jobs import Die, DieOnce, Echo, Fail, FailOddly, Return, Starve
+from crew_jobs import Die, DieOnce, Doze, Echo, Fail, FailOddly, Return, Starve
 from safetensors.numpy import load_file
 from watching import has_closed, until
 
@@ -25,11 +25,12 @@ from parityfl.experiments.batched import Batching, choose_batching
 from parityfl.experiments.build import WorkbenchEvaluator
 from parityfl.experiments.children import CORES, cores
 from parityfl.experiments.crew import AHEAD, Crew, Lost, WorkerLostError
+from parityfl.experiments.forking import context
 from parityfl.experiments.jobs import TrainJob
 from parityfl.experiments.local import SMALL_RUN, LocalFleet, choose_workers, local_crew
 from parityfl.experiments.run import execute
 from parityfl.experiments.shared import Board, SharedArray, SharedHoldings
-from parityfl.experiments.workers import Starvation, Station, WorkerProcess
+from parityfl.experiments.workers import _FITS_BYTES, Starvation, Station, WorkerProcess
 from parityfl.training.holdings import load_holdings, spans
 from parityfl.training.memory import ClientMemory
 from parityfl.training.workbench import Workbench
@@ -162,6 +163,29 @@ def test_of_the_jobs_that_a_dead_process_had_the_first_is_charged(bench: Workben
     assert (next_one.charge, next_one.usable, next_one.reason) == (0, True, "its worker process died")
 
 
+def test_a_process_that_is_ended_by_us_charges_nobody(bench: Workbench) -> None:
+    """As where a worker is out of memory, and the next job has begun when it is sent home."""
+
+    async def main() -> list[Any]:
+        worker = WorkerProcess(station(bench))
+        await worker.run(Echo(0))
+        found = asyncio.gather(worker.run(Doze()), worker.run(Echo(1)), return_exceptions=True)
+        await asyncio.sleep(0)
+        worker.close()
+        return await found
+
+    losses = [(loss.charge, loss.usable, loss.reason) for loss in asyncio.run(main())]
+    assert losses == [(0, False, "its worker process was ended")] * 2
+
+
+def test_the_pipe_takes_a_workers_two_small_messages_at_once() -> None:
+    ours, theirs = context().Pipe()
+    with ours, theirs:
+        os.set_blocking(ours.fileno(), False)
+        for _ in range(WorkerProcess.depth):
+            ours.send_bytes(bytes(_FITS_BYTES))  # it would raise BlockingIOError
+
+
 def test_a_process_that_dies_before_it_can_work_charges_nobody(
     bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +248,13 @@ def test_want_of_memory_is_the_reason_for_no_more_deaths_than_it_caused(monkeypa
     monkeypatch.setattr("parityfl.experiments.workers._oom_kills", lambda: next(kills))
     starvation = Starvation()
     assert [starvation.struck(), starvation.struck()] == [True, False]
+
+
+def test_two_deaths_for_want_of_memory_between_two_looks_are_both_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    kills = iter([2, 4, 4, 4])
+    monkeypatch.setattr("parityfl.experiments.workers._oom_kills", lambda: next(kills))
+    starvation = Starvation()
+    assert [starvation.struck() for _ in range(3)] == [True, True, False]
 
 
 def test_out_of_memory_means_fewer_workers_and_no_loss(bench: Workbench) -> None:
