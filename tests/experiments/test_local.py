@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from watching import has_closed, until
 
 from parityfl.config import Config
 from parityfl.core.errors import ConfigError, FleetError
-from parityfl.core.types import Outcome, Update
+from parityfl.core.machine import available_cores
+from parityfl.core.types import Outcome, Update, Vector
 from parityfl.engine.fleet import Evaluation, Reply, TrainTask
 from parityfl.experiments.batched import Batching, choose_batching
 from parityfl.experiments.build import WorkbenchEvaluator
@@ -338,6 +340,49 @@ def test_a_lost_client_fails_with_its_reason_and_the_run_is_no_longer_determinis
     assert [reply.reproducible for reply in replies] == [True, True, False, True]
 
 
+class Watched(ClientMemory):
+    """Remembers for whom files were read, and in which threads."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.read: dict[int, int] = {}
+
+    def _load(self, client: int, round: int) -> Vector:
+        self.read[client] = threading.get_ident()
+        return super()._load(client, round)
+
+
+class Returning:
+    """Returns what a client kept, as its update and what it keeps."""
+
+    depth = 1
+
+    async def run(self, job: Any) -> Any:
+        kept = np.zeros(1, dtype=np.float32) if job.memory is None else job.memory
+        return Update(job.client, kept, 1, 0.0), kept
+
+    def close(self) -> None: ...
+
+
+def test_what_clients_keep_is_read_off_the_event_loop_where_it_must_be_read(tmp_path: Path) -> None:
+    """Clients 1 to 3 kept their number in round 7, client 3 in this process; client 0 has never completed a round."""
+    weights, memory = np.zeros(1, dtype=np.float32), Watched(tmp_path)
+    for client in range(1, 4):
+        process = memory if client == 3 else ClientMemory(tmp_path)
+        process.store(client, 7, np.full(1, client, dtype=np.float32), 0)
+    rounds = np.array([0, 7, 7, 7])
+    task = TrainTask(8, 0.0, np.arange(4), weights, lambda client: weights, None, rounds)
+
+    async def work() -> list[Reply]:
+        fleet = LocalFleet(Crew([Returning()], Board(1), Returning), None, np.ones(4, dtype=np.int64), memory)  # type: ignore[arg-type]
+        return [reply async for reply in fleet.train(task)]
+
+    replies = asyncio.run(work())
+    assert [float(reply.update.delta[0]) for reply in replies if reply.update] == [0, 1, 2, 3]
+    assert list(memory.read) == [1, 2]
+    assert threading.get_ident() not in memory.read.values()
+
+
 def selections(folder: Path) -> list[tuple[str, str, str]]:
     with (folder / "clients.csv").open() as lines:
         return [(row["round"], row["client_id"], row["selected"]) for row in csv.DictReader(lines)]
@@ -492,14 +537,14 @@ def test_small_runs_need_no_workers_and_large_ones_take_every_core() -> None:
     holdings = load_holdings(small)
     assert holdings.num_samples.tolist() == [24] * 6
     assert choose_workers(small, holdings) == 1
-    assert choose_workers(large, holdings) == len(os.sched_getaffinity(0))
+    assert choose_workers(large, holdings) == available_cores()
     assert choose_workers(config(engine={"workers": 5}), holdings) == 5
 
 
 @pytest.mark.parametrize(("given", "expected"), [("3", 3), ("0", None), ("many", None), ("", None)])
 def test_a_run_may_be_given_fewer_cores(monkeypatch: pytest.MonkeyPatch, given: str, expected: int | None) -> None:
     monkeypatch.setenv(CORES, given)
-    assert cores() == (expected or len(os.sched_getaffinity(0)))
+    assert cores() == (expected or available_cores())
 
 
 def test_shared_arrays_hold_what_they_copy() -> None:

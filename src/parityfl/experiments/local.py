@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +31,7 @@ from parityfl.experiments.build import (
 )
 from parityfl.experiments.children import cores
 from parityfl.experiments.crew import Crew, Lost, Say, ThisProcess
-from parityfl.experiments.jobs import TrainJob
+from parityfl.experiments.jobs import Job, TrainJob
 from parityfl.experiments.pooling import Pooling
 from parityfl.experiments.ray import ray_crew
 from parityfl.experiments.run import Watch
@@ -167,9 +169,10 @@ class LocalFleet:
         clients = task.clients.tolist()
         jobs = (self._job(task, client) for client in clients)
         if self._grouping is None:
-            running = self._crew.run(jobs, self._ahead(task))
+            recalled = None if self._memory is None else partial(self._with_memory, task)
+            running = self._crew.run(jobs, self._ahead(task), recalled)
         else:
-            running = self._grouping.run(self._crew, list(jobs))
+            running = self._grouping.run(self._crew, [await self._with_memory(task, job) for job in jobs])
         async with aclosing(running) as results:
             for client in clients:
                 yield await self._reply(task, client, await anext(results))
@@ -194,9 +197,20 @@ class LocalFleet:
             client=client,
             start=None if start is task.weights else start,
             controlled=task.control is not None,
-            memory=None if self._memory is None else self._memory.recall(client, int(task.memory_round[client])),
+            memory=None,
             cost=int(self._num_samples[client]),
         )
+
+    async def _with_memory(self, task: TrainTask, job: Job[Trained]) -> TrainJob:
+        """Return a client's job with what the client keeps; where that must be read, off the event loop."""
+        assert isinstance(job, TrainJob)
+        base = int(task.memory_round[job.client])
+        if self._memory is None or base == 0:
+            return job
+        kept = self._memory.held(job.client, base)
+        if kept is None:
+            kept = await asyncio.to_thread(self._memory.recall, job.client, base)
+        return replace(job, memory=kept)
 
     async def _reply(self, task: TrainTask, client: int, result: Trained | Lost) -> Reply:
         if isinstance(result, Lost):
