@@ -288,6 +288,10 @@ def test_infinity_is_allowed_where_it_means_something():
             {"population": {"clients": 3}},
             r"population\.per_round = 4 is more than population\.clients = 3: select at most as many as there are",
         ),
+        (
+            {"engine": {"name": "ray", "device": "cuda"}},
+            r"engine\.device = 'cuda' with engine\.name = 'ray': its actors compute on the CPU; use .*'auto'",
+        ),
         ({"rounds": {"quorum": 5}}, r"rounds\.quorum = 5 is more than population\.per_round = 4"),
         (
             {"evaluation": {"every": 2}},

@@ -406,6 +406,11 @@ class Config(Section):
                 f"engine.mode = 'batched' with engine.name = {self.engine.name!r}: only the local engine trains many "
                 "clients at once; use engine.name = 'local', or engine.mode = 'exact'"
             )
+        if self.engine.device == "cuda" and self.engine.name == "ray":
+            raise ConfigError(
+                "engine.device = 'cuda' with engine.name = 'ray': its actors compute on the CPU; use engine.device = "
+                "'cpu' or 'auto', or engine.name = 'local'"
+            )
         if rounds.quorum is not None and rounds.quorum > population.per_round:
             raise ConfigError(
                 f"rounds.quorum = {rounds.quorum} is more than population.per_round = {population.per_round}: "

@@ -21,7 +21,7 @@ from parityfl.coordinator.evaluate import HttpEvaluator
 from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.serve import Drive, Service, serve
 from parityfl.coordinator.trust import Trust
-from parityfl.core.errors import UnfinishedError
+from parityfl.core.errors import ConfigError, UnfinishedError
 from parityfl.core.types import World
 from parityfl.engine.fleet import ClosedRound, Observer
 from parityfl.engine.folder import RunFolder
@@ -344,6 +344,19 @@ def test_a_run_that_is_done_is_served_again_until_a_signal(token: Token | None, 
         assert after == before
 
     run(main())
+
+
+def test_what_a_selector_cannot_do_is_told_before_devices_are_waited_for(tmp_path: Path) -> None:
+    """Also where the model is the devices' to tell, and so nothing is known of the aggregator's memory."""
+    own = {"name": "local", "classes": ["a", "b"], "shape": [1, 8, 8]}
+    config = small_config(data=own, rounds={"clock": "wall"}, selector={"name": "oracle-maxmin"})
+
+    async def main() -> None:
+        with bind("127.0.0.1", 0) as listening, pytest.raises(ConfigError, match="true availabilities are not known"):
+            await coordinate(config, tmp_path / "run", listening, resume=False, watch=nullcontext)
+
+    run(main())
+    assert not (tmp_path / "run").exists()
 
 
 async def _when_ok(

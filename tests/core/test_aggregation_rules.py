@@ -1,5 +1,8 @@
 """Each rule on cases small enough to do by hand."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from parityfl.core.aggregation import memory
 from parityfl.core.aggregation.afl import Afl, project_on_simplex
 from parityfl.core.aggregation.combine import loss_before
 from parityfl.core.aggregation.fedau import FedAU
@@ -217,12 +219,6 @@ def test_a_memory_that_does_not_fit_is_refused_with_its_arithmetic(rule):
     world = World(0, 10, 2, 1.0, np.ones(10, dtype=np.int64), np.zeros((10, 0), dtype=np.int64))
     with pytest.raises(ConfigError, match=r"10 x 1000000000000 x 4 bytes = 40000\.00 GB, available \d+\.\d\d GB"):
         rule.init(world, 10**12)
-
-
-def test_available_memory_without_the_kernels_estimate(tmp_path, monkeypatch):
-    estimate = memory.available_memory()
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "absent")
-    assert memory.available_memory() >= estimate > 0
 
 
 def test_fedvarp_by_hand():
@@ -551,6 +547,15 @@ def test_q_fedavg_scales_by_local_training():
     assert Game(QFedAvg(q=1.0)).round(update(0, 1, before=1.0), update(1, 2, before=3.0)) == near(0.5)
 
 
+def test_q_fedavg_divides_by_the_exact_square():
+    """q = 1, L = 1, a loss of 1: the update is divided by its squared norm plus 1. Of 20,000 numbers of 1/3 float32
+    would add that up with an error."""
+    delta = np.full(20_000, 1 / 3, dtype=np.float32)
+    direction = Game(QFedAvg(lipschitz=1.0), size=20_000).round(update(0, *delta, before=1.0))
+    square = 20_000 * float(delta[0]) ** 2
+    np.testing.assert_array_equal(direction, delta / np.float32(square + 1))
+
+
 def test_afl_by_hand():
     """gamma = .2, losses 1 and 3: (.5 + .2, .5 + .6) less .4 is (.3, .7); then (.3 x 1 + .7 x 3) / 1 = 2.4."""
     game = Game(Afl(gamma=0.2))
@@ -676,6 +681,35 @@ def test_krum_by_hand():
     assert Game(Krum(), 5).round(*updates) == near(1)
     assert Game(Krum(keep=2), 5).round(*updates) == near(1.25)
     assert Game(Krum(keep=4), 5).round(*updates) == near(6.5 / 4)
+
+
+def test_krum_tells_distances_apart_that_float32_does_not():
+    """Two pairs, 4096² + 1 and 4096² apart, are as close in float32; then the second of these would win, as the one
+    that is nearest to all others. The closer pair is the other one."""
+    updates = [update(0, 0, 0), update(1, 4096, 1), update(2, 1e5, 0), update(3, 1e5, 4096)]
+    assert Game(Krum(), 4, size=2).round(*updates) == near(1e5, 0)
+
+
+DIRECTIONS = """
+import numpy as np
+from hashlib import sha256
+from test_aggregation_rules import FedFV, Game, Krum, QFedAvg, update
+rows = np.random.default_rng(0).normal(size=(4, 30_000)).astype(np.float32)
+for rule in (QFedAvg(), FedFV(), Krum()):
+    updates = [update(k, *row, before=k + 1.0) for k, row in enumerate(rows)]
+    print(sha256(Game(rule, 4, size=30_000).round(*updates).tobytes()).hexdigest())
+"""
+
+
+def test_directions_do_not_depend_on_the_number_of_threads():
+    """OpenBLAS shares a dot product of more than 10,000 numbers out among its threads, on some processors."""
+    found = set()
+    for threads in ("1", "2", "3"):
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": threads, "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-c", DIRECTIONS]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        found.add(done.stdout)
+    assert len(found) == 1
 
 
 def test_krum_of_few():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from parityfl.core.arrays import Layout, all_finite, model_hash
+from parityfl.core.arrays import Layout, all_finite, dot, model_hash
 from parityfl.core.errors import PayloadError
 
 LAYOUT = Layout(("weight", "bias", "scale"), ((2, 3), (2,), ()))
@@ -91,3 +91,16 @@ def test_model_hash_is_of_the_little_endian_bytes():
 def test_what_is_not_finite_is_found(values: list[float], finite: bool) -> None:
     """Also where the squares of finite numbers, or their sum, are too large for float32."""
     assert all_finite(np.array(values, dtype=np.float32)) is finite
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**13, 2**13 + 1, 3 * 2**13 - 1])
+def test_a_dot_product_is_exact_where_float64_is(size: int) -> None:
+    """Every number is 4097, and the other one -1: each product of 4097 with itself already has 25 bits."""
+    ones = np.full(size, 4097, dtype=np.float32)
+    assert dot(ones, ones) == size * 4097**2
+    assert dot(ones, -np.ones_like(ones)) == -size * 4097
+
+
+def test_a_dot_product_of_large_numbers_is_finite() -> None:
+    """Their squares are beyond float32."""
+    assert dot(np.array([1e30, 1], dtype=np.float32), np.array([1e30, 1], dtype=np.float32)) == pytest.approx(1e60)

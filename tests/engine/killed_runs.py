@@ -12,7 +12,7 @@ from pathlib import Path
 
 from engine_runs import assert_same_end, make_spec, run
 
-WATCHED = {"open", "os.rename", "os.remove", "os.truncate"}
+WATCHED = {"open", "os.link", "os.rename", "os.remove", "os.truncate"}
 
 
 class Killer:

@@ -1,8 +1,12 @@
 """A run that is stopped at any instant and resumed ends as one that was not."""
 
 import asyncio
+import errno
+import fcntl
+import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +18,7 @@ from engine_runs import (
     ROUNDS,
     InterruptedRunError,
     QuadraticFleet,
+    Raising,
     assert_holds,
     assert_same_end,
     checkpoints,
@@ -332,6 +337,87 @@ def test_two_writers_do_not_share_a_folder(tmp_path, monkeypatch):
     assert run(spec, tmp_path / "run", resume=True)["status"] == "done"
 
 
+def test_a_folder_where_only_who_may_write_gets_a_lock(tmp_path, monkeypatch):
+    """NFS has locks of records in the place of the others."""
+    monkeypatch.setattr(fcntl, "flock", fcntl.lockf)
+    assert run(make_spec(), tmp_path / "run")["status"] == "done"
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EBADF])
+def test_a_folder_without_locks_is_one_line(tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(FolderError, match=rf"run cannot be kept .*{os.strerror(code)}\): choose an --out") as caught:
+        run(make_spec(), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_that_cannot_be_opened_is_one_line(tmp_path):
+    spec, folder = make_spec(), RunFolder(tmp_path / "run")
+    folder.prepare(spec.document, resume=False)
+    (tmp_path / "run" / "config.json").unlink()
+
+    async def lock():
+        async with folder.locked():
+            pass
+
+    with pytest.raises(FolderError, match=r"run cannot be written \(No such file or directory\): mend that"):
+        asyncio.run(lock())
+
+
+class Overtaken(RunFolder):
+    """A folder in which somebody else begins a run when this one is about to; `theirs` is their configuration."""
+
+    theirs: dict
+
+    def _begin(self, document):
+        RunFolder(self.path).prepare(self.theirs, resume=False)
+        self.inode = (self.path / "config.json").stat().st_ino
+        return super()._begin(document)
+
+
+def overtaken(path, theirs):
+    folder = Overtaken(path)
+    folder.theirs = theirs
+    return folder
+
+
+def test_of_two_that_begin_at_the_same_moment_the_second_finds_the_folder_taken(tmp_path):
+    spec = make_spec()
+    folder = overtaken(tmp_path / "run", spec.document)
+    with pytest.raises(FolderError, match="is not empty"):
+        folder.prepare(spec.document, resume=False)
+    config = tmp_path / "run" / "config.json"
+    assert config.stat().st_ino == folder.inode, "whoever has the lock on it has it on what is there"
+    assert list(contents(tmp_path / "run")) == ["config.json"]
+
+
+def test_of_two_that_resume_at_the_same_moment_the_second_waits_for_the_lock(tmp_path):
+    spec = make_spec()
+    folder = overtaken(tmp_path / "run", spec.document)
+    assert folder.prepare(spec.document, resume=True) is False
+    assert (tmp_path / "run" / "config.json").stat().st_ino == folder.inode
+    another = overtaken(tmp_path / "other", make_spec(rounds=8).document)
+    with pytest.raises(FolderError, match=r"another configuration \(it differs in rounds.count\)"):
+        another.prepare(spec.document, resume=True)
+
+
+def test_a_folder_without_hard_links_will_do(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert run(make_spec(), tmp_path / "run")["status"] == "done"
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["hash"] == make_spec().document["hash"]
+
+
+def test_the_tables_are_begun_by_whoever_has_the_lock(tmp_path):
+    RunFolder(tmp_path / "run").prepare(make_spec().document, resume=False)
+    assert list(contents(tmp_path / "run")) == ["config.json"]
+
+
 @pytest.mark.parametrize("limit", [900, 2500, 6000])
 def test_a_file_that_the_system_refuses_ends_the_run_resumably(tmp_path, limit):
     """A limit on the size of files is met by a checkpoint at once, or by a growing table some rounds later."""
@@ -373,6 +459,32 @@ def test_idle_rounds_end_the_run(tmp_path):
     assert (summary["status"], summary["rounds_completed"]) == ("failed", 3)
     assert_holds(tmp_path / "run")
     assert run(spec, tmp_path / "run", resume=True)["status"] == "done"
+
+
+def test_a_run_that_gave_up_and_is_killed_as_it_goes_on_goes_on_again(tmp_path):
+    """It gave up after round 3, and is resumed. What a kill in round 4 would leave has as much patience as a resume."""
+    spec = make_spec(max_idle_rounds=3, rounds=8)
+    with pytest.raises(UnfinishedError, match="no valid update in 3 rounds"):
+        run(spec, tmp_path / "run", fleet=QuadraticFleet(spec, fates=(Outcome.FAILED,)))
+
+    def kill(round, _):
+        if not (tmp_path / "killed").exists():
+            shutil.copytree(tmp_path / "run", tmp_path / "killed")
+
+    whole = run(spec, tmp_path / "run", resume=True, fleet=QuadraticFleet(spec, during=kill))
+    assert not (tmp_path / "killed" / "summary.json").exists()
+    assert len(checkpoints(tmp_path / "killed")) == 2
+    assert_same_end(run(spec, tmp_path / "killed", resume=True), whole)
+
+
+def test_a_run_that_is_killed_while_it_is_idle_has_no_more_patience_than_before(tmp_path):
+    """Of three idle rounds it had two when it was killed: after one more it gives up."""
+    spec = make_spec(max_idle_rounds=3, rounds=8)
+    fleet = QuadraticFleet(spec, fates=(Outcome.FAILED,))
+    with pytest.raises(InterruptedRunError):
+        run(spec, tmp_path / "run", fleet=fleet, observers=[Raising(2)])
+    with pytest.raises(UnfinishedError, match=r"no valid update in 3 rounds in a row.*after round 3 of 8"):
+        run(spec, tmp_path / "run", resume=True, fleet=fleet)
 
 
 def test_what_is_not_reproducible_is_remembered_over_a_resume(tmp_path):

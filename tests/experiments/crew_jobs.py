@@ -111,6 +111,17 @@ class Starve:
 
 
 @dataclass(frozen=True)
+class Doze:
+    """Takes longer than any test; no part of a round."""
+
+    repeatable: ClassVar[bool] = False
+    cost: ClassVar[int] = 1
+
+    def run(self, bench: Any, board: Any) -> None:
+        time.sleep(60)
+
+
+@dataclass(frozen=True)
 class Sleep(TrainJob):
     """Takes longer than any round of a test."""
 

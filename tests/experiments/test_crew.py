@@ -1,6 +1,7 @@
 """Who is given which job, and when: with workers that do what they are told to by hand."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -152,6 +153,44 @@ def test_the_jobs_of_a_lost_worker_go_to_the_others() -> None:
         assert len(await done) == 3
 
     with_hands(2, work)
+
+
+def test_a_job_is_completed_when_it_has_a_worker_and_again_for_another_one() -> None:
+    completed: list[str] = []
+
+    async def complete(job: Any) -> Task:
+        completed.append(job.name)
+        await asyncio.sleep(0)
+        return Task(f"{job.name}!", job.cost)
+
+    async def work(crew: Crew, one: Hand, two: Hand) -> None:
+        async def done() -> list[Any]:
+            return [job.name async for job in crew.run(tasks(a=1, b=2, c=3, d=4, e=5), complete=complete)]
+
+        running = asyncio.create_task(done())
+        await settle()
+        assert (one.names, two.names, completed) == ("e! b!", "d! c!", ["e", "d", "c", "b"])
+        for _ in range(2):
+            await one.finish(WorkerLostError("it died", charge=0, usable=False))
+        while not running.done():
+            await two.finish()
+        assert await running == ["a!", "b!", "c!", "d!", "e!"]
+        assert sorted(completed) == ["a", "b", "b", "c", "d", "e", "e"]
+
+    with_hands(2, work)
+
+
+def test_of_several_jobs_that_fail_only_the_first_is_heard_of(caplog: pytest.LogCaptureFixture) -> None:
+    async def work(crew: Crew, hand: Hand) -> None:
+        async def fail(job: Any) -> Task:
+            raise LookupError(job.name)
+
+        with pytest.raises(LookupError, match="a"):
+            [job async for job in crew.run(tasks(a=1, b=1), complete=fail)]
+
+    with_hands(1, work)
+    gc.collect()
+    assert not caplog.records
 
 
 class Prompt:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,25 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from crew_jobs import Die, DieOnce, Echo, Fail, FailOddly, Return, Starve
+from crew_jobs import Die, DieOnce, Doze, Echo, Fail, FailOddly, Return, Starve
 from safetensors.numpy import load_file
 from watching import has_closed, until
 
 from parityfl.config import Config
 from parityfl.core.errors import ConfigError, FleetError
-from parityfl.core.types import Outcome, Update
+from parityfl.core.machine import available_cores
+from parityfl.core.types import Outcome, Update, Vector
 from parityfl.engine.fleet import Evaluation, Reply, TrainTask
 from parityfl.experiments.batched import Batching, choose_batching
 from parityfl.experiments.build import WorkbenchEvaluator
 from parityfl.experiments.children import CORES, cores
 from parityfl.experiments.crew import AHEAD, Crew, Lost, WorkerLostError
+from parityfl.experiments.forking import context
 from parityfl.experiments.jobs import TrainJob
 from parityfl.experiments.local import SMALL_RUN, LocalFleet, choose_workers, local_crew
 from parityfl.experiments.run import execute
 from parityfl.experiments.shared import Board, SharedArray, SharedHoldings
-from parityfl.experiments.workers import Starvation, Station, WorkerProcess
+from parityfl.experiments.workers import _FITS_BYTES, Starvation, Station, WorkerProcess
 from parityfl.training.holdings import load_holdings, spans
 from parityfl.training.memory import ClientMemory
 from parityfl.training.workbench import Workbench
@@ -162,6 +165,29 @@ def test_of_the_jobs_that_a_dead_process_had_the_first_is_charged(bench: Workben
     assert (next_one.charge, next_one.usable, next_one.reason) == (0, True, "its worker process died")
 
 
+def test_a_process_that_is_ended_by_us_charges_nobody(bench: Workbench) -> None:
+    """As where a worker is out of memory, and the next job has begun when it is sent home."""
+
+    async def main() -> list[Any]:
+        worker = WorkerProcess(station(bench))
+        await worker.run(Echo(0))
+        found = asyncio.gather(worker.run(Doze()), worker.run(Echo(1)), return_exceptions=True)
+        await asyncio.sleep(0)
+        worker.close()
+        return await found
+
+    losses = [(loss.charge, loss.usable, loss.reason) for loss in asyncio.run(main())]
+    assert losses == [(0, False, "its worker process was ended")] * 2
+
+
+def test_the_pipe_takes_a_workers_two_small_messages_at_once() -> None:
+    ours, theirs = context().Pipe()
+    with ours, theirs:
+        os.set_blocking(ours.fileno(), False)
+        for _ in range(WorkerProcess.depth):
+            ours.send_bytes(bytes(_FITS_BYTES))  # it would raise BlockingIOError
+
+
 def test_a_process_that_dies_before_it_can_work_charges_nobody(
     bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +250,13 @@ def test_want_of_memory_is_the_reason_for_no_more_deaths_than_it_caused(monkeypa
     monkeypatch.setattr("parityfl.experiments.workers._oom_kills", lambda: next(kills))
     starvation = Starvation()
     assert [starvation.struck(), starvation.struck()] == [True, False]
+
+
+def test_two_deaths_for_want_of_memory_between_two_looks_are_both_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    kills = iter([2, 4, 4, 4])
+    monkeypatch.setattr("parityfl.experiments.workers._oom_kills", lambda: next(kills))
+    starvation = Starvation()
+    assert [starvation.struck() for _ in range(3)] == [True, True, False]
 
 
 def test_out_of_memory_means_fewer_workers_and_no_loss(bench: Workbench) -> None:
@@ -307,6 +340,49 @@ def test_a_lost_client_fails_with_its_reason_and_the_run_is_no_longer_determinis
     assert [reply.reproducible for reply in replies] == [True, True, False, True]
 
 
+class Watched(ClientMemory):
+    """Remembers for whom files were read, and in which threads."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.read: dict[int, int] = {}
+
+    def _load(self, client: int, round: int) -> Vector:
+        self.read[client] = threading.get_ident()
+        return super()._load(client, round)
+
+
+class Returning:
+    """Returns what a client kept, as its update and what it keeps."""
+
+    depth = 1
+
+    async def run(self, job: Any) -> Any:
+        kept = np.zeros(1, dtype=np.float32) if job.memory is None else job.memory
+        return Update(job.client, kept, 1, 0.0), kept
+
+    def close(self) -> None: ...
+
+
+def test_what_clients_keep_is_read_off_the_event_loop_where_it_must_be_read(tmp_path: Path) -> None:
+    """Clients 1 to 3 kept their number in round 7, client 3 in this process; client 0 has never completed a round."""
+    weights, memory = np.zeros(1, dtype=np.float32), Watched(tmp_path)
+    for client in range(1, 4):
+        process = memory if client == 3 else ClientMemory(tmp_path)
+        process.store(client, 7, np.full(1, client, dtype=np.float32), 0)
+    rounds = np.array([0, 7, 7, 7])
+    task = TrainTask(8, 0.0, np.arange(4), weights, lambda client: weights, None, rounds)
+
+    async def work() -> list[Reply]:
+        fleet = LocalFleet(Crew([Returning()], Board(1), Returning), None, np.ones(4, dtype=np.int64), memory)  # type: ignore[arg-type]
+        return [reply async for reply in fleet.train(task)]
+
+    replies = asyncio.run(work())
+    assert [float(reply.update.delta[0]) for reply in replies if reply.update] == [0, 1, 2, 3]
+    assert list(memory.read) == [1, 2]
+    assert threading.get_ident() not in memory.read.values()
+
+
 def selections(folder: Path) -> list[tuple[str, str, str]]:
     with (folder / "clients.csv").open() as lines:
         return [(row["round"], row["client_id"], row["selected"]) for row in csv.DictReader(lines)]
@@ -388,6 +464,18 @@ def test_a_wrong_rate_of_drop_out_leaves_no_folder(tmp_path: Path, rate: Any) ->
     assert not (tmp_path / "out").exists()
 
 
+def test_a_memory_that_does_not_fit_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever makes room, or takes another rule, may take the same folder."""
+    remembers, out = config(aggregator={"name": "mifa"}), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("parityfl.core.aggregation.memory.available_memory", lambda: 1000)
+        with pytest.raises(ConfigError, match="this aggregator remembers one update per client"):
+            execute(remembers, out)
+    assert not out.exists()
+    execute(config(rounds={"count": 1}), out)
+    assert hashes(out)[2] is True
+
+
 @pytest.mark.parametrize("model", ["mlp", "cnn-small"])
 def test_evaluation_is_the_same_whoever_measures(model: str) -> None:
     """The first 360 test images in pieces and by one pass; the moving average is another model than the weights."""
@@ -449,14 +537,14 @@ def test_small_runs_need_no_workers_and_large_ones_take_every_core() -> None:
     holdings = load_holdings(small)
     assert holdings.num_samples.tolist() == [24] * 6
     assert choose_workers(small, holdings) == 1
-    assert choose_workers(large, holdings) == len(os.sched_getaffinity(0))
+    assert choose_workers(large, holdings) == available_cores()
     assert choose_workers(config(engine={"workers": 5}), holdings) == 5
 
 
 @pytest.mark.parametrize(("given", "expected"), [("3", 3), ("0", None), ("many", None), ("", None)])
 def test_a_run_may_be_given_fewer_cores(monkeypatch: pytest.MonkeyPatch, given: str, expected: int | None) -> None:
     monkeypatch.setenv(CORES, given)
-    assert cores() == (expected or len(os.sched_getaffinity(0)))
+    assert cores() == (expected or available_cores())
 
 
 def test_shared_arrays_hold_what_they_copy() -> None:

@@ -24,6 +24,7 @@ from parityfl.experiments.pooling import PooledJob
 from parityfl.experiments.ray import Closing, RayWorker, import_ray, ray_crew, require_listener
 from parityfl.experiments.ray_cells import launch_task
 from parityfl.experiments.run import execute
+from parityfl.training import workbench
 from parityfl.training.workbench import Workbench
 
 pytest.importorskip("ray")
@@ -76,6 +77,17 @@ def test_two_nodes_end_with_the_hashes_of_one_process(cluster: Any, expected: An
     execute(config("ray"), tmp_path / "run", say=said.append)
     assert hashes(tmp_path / "run") == expected
     assert any(line.startswith("2 Ray actors on a cluster of 2 nodes, one thread each, mlp on cpu") for line in said)
+
+
+def test_the_main_process_computes_where_the_actors_do(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it measures, and what it does in the place of actors, is as theirs; also beside a GPU."""
+    asked: list[str] = []
+    choose = workbench.choose_device
+    monkeypatch.setattr(workbench, "choose_device", lambda name: (asked.append(name), choose(name))[1])
+    execute(config("ray", rounds={"count": 1}), tmp_path / "run")
+    assert asked == ["cpu"]
 
 
 @pytest.mark.parametrize("objective", ["scaffold", "ditto"])

@@ -175,10 +175,13 @@ def test_names_are_distinct_and_bounded(tmp_path: Path):
 
 @pytest.mark.parametrize(("cells", "gigabytes", "jobs"), [(100, 64, 8), (3, 64, 3), (100, 7, 3), (100, 1, 1)])
 def test_how_many_at_a_time(monkeypatch, cells, gigabytes, jobs):
-    """On eight cores: one a core, where there are so many and each has its two gigabytes."""
+    """On eight cores: one a core, where there are so many and each has its two gigabytes, of the machine and of what
+    its container leaves."""
     monkeypatch.setenv("PARITYFL_CORES", "8")
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=gigabytes * 2**30))
-    assert usual_jobs(cells) == jobs
+    for mine, machines in ((gigabytes, 99), (99, gigabytes)):
+        monkeypatch.setattr("psutil.virtual_memory", lambda free=machines: SimpleNamespace(available=free * 2**30))
+        monkeypatch.setattr("parityfl.experiments.suite.available_memory", lambda free=mine: free * 2**30)
+        assert usual_jobs(cells) == jobs
 
 
 def test_no_grid_is_one_run(tmp_path: Path):
@@ -218,6 +221,45 @@ def test_a_failure_stops_no_other(tmp_path: Path):
     assert [bool(result.failure) for result in results] == [False, True, True, False]
     assert results[1].failure.startswith("no disk left (exit code 2; see ")
     assert results[2].failure.startswith("killed by signal 9")
+
+
+class Unstartable(FakeRun):
+    """Cannot start the run of a seed."""
+
+    def __init__(self, seed, error):
+        super().__init__()
+        self.seed, self.error = seed, error
+
+    @asynccontextmanager
+    async def __call__(self, arguments, errors):
+        if json.loads(Path(arguments[1]).read_text())["seed"] == self.seed:
+            raise self.error
+        async with super().__call__(arguments, errors) as process:
+            yield process
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(OSError(28, "No space left on device"), "No space left on device"), (EOFError(), "EOFError")],
+)
+def test_a_run_that_cannot_be_started_stops_no_other(tmp_path: Path, error, words):
+    """The process from which runs are forked may be gone, for one."""
+    cells = suite(tmp_path, "[grid]\nseed = [0, 1, 2, 3]\n")
+    results, watcher, launch = play(cells, tmp_path / "out", launch=Unstartable(1, error))
+    assert launch.started == [0, 2, 3]
+    assert [bool(result.failure) for result in results] == [False, True, False, False]
+    assert results[1].failure.startswith("it could not be run (")
+    assert words in results[1].failure
+    assert ("finished", "seed1") in watcher.told
+
+
+def test_a_run_whose_files_cannot_be_written_stops_no_other(tmp_path: Path):
+    """A folder lies where the log of seed 1 should be."""
+    cells = suite(tmp_path, "[grid]\nseed = [0, 1, 2]\n")
+    (tmp_path / "out/logs/seed1.log").mkdir(parents=True)
+    results, _, launch = play(cells, tmp_path / "out", resume=True)
+    assert launch.started == [0, 2]
+    assert [bool(result.failure) for result in results] == [False, True, False]
 
 
 def test_resume_skips_what_is_done(tmp_path: Path):

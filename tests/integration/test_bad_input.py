@@ -56,6 +56,22 @@ def test_wrong_configuration(tmp_path: Path, arguments: list[str], words: list[s
     assert not (tmp_path / "runs").exists(), "a mistake must leave no folder behind"
 
 
+@pytest.mark.parametrize("command", ["run", "run --engine http", "coordinator --port 0"])
+def test_what_a_selector_cannot_do_is_told_before_anything_begins(tmp_path: Path, command: str) -> None:
+    """A recording that does not go round does not say how likely its devices are after its end; no more is known of
+    live devices. Nothing is left behind, so that the folder will do for the next attempt."""
+    path = tmp_path / "trace.csv"
+    path.write_text("client_id,start_s,end_s\na,0,90000\nb,40000,90000\n")
+    few = ["--clients", "2", "--per-round", "1", "--rounds", "2", "--out", "out"]
+    recorded = ["--availability", "trace", "--set", f"availability.path={path}", "--set", "availability.loop=false"]
+    after = [*recorded, "--set", "availability.start_s=1000000"] if command.startswith("run") else []
+    line = refused(*command.split(), *few, *after, "--selector", "oracle-maxmin", cwd=tmp_path)
+    assert "selector.name = 'oracle-maxmin'" in line
+    assert not (tmp_path / "out").exists()
+    again = [sys.executable, "-m", "parityfl", "run", *few, "--availability", "always"]
+    assert subprocess.run(again, capture_output=True, check=False, cwd=tmp_path).returncode == 0
+
+
 def test_a_cluster_that_is_none(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     cluster = ("--engine", "ray", "--set", "engine.address=127.0.0.1:9", "--availability", "always")

@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,35 @@ def test_the_version_before_the_base_stays_for_a_coordinator_that_goes_back_a_ro
     np.testing.assert_array_equal(again.recall(0, 7), vector(7))
     again.store(0, 8, vector(8), base=7)
     assert versions(tmp_path) == [7, 8]
+
+
+def in_memory(memory: ClientMemory, *kept: tuple[int, int, int]) -> list[bool]:
+    """Keep vectors as of (client, round, base), and return which of them are still in memory."""
+    seen = []
+    for client, number, base in kept:
+        memory.store(client, number, each := vector(100 * client + number), base)
+        seen.append(weakref.ref(each))
+        del each
+    return [each() is not None for each in seen]
+
+
+def test_with_a_folder_only_the_newest_versions_are_in_memory_and_only_so_many(tmp_path, monkeypatch) -> None:
+    """Two vectors of three float32 may be: those of the clients that were last here."""
+    monkeypatch.setattr("parityfl.training.memory.HELD_BYTES", 24)
+    memory = ClientMemory(tmp_path)
+    kept = [(0, 1, 0), (1, 1, 0), (0, 2, 1), (2, 2, 0)]
+    assert in_memory(memory, *kept) == [False, False, True, True]
+    for client, number, _ in kept:
+        np.testing.assert_array_equal(memory.recall(client, number), vector(100 * client + number))
+    assert memory.held(1, 1) is None
+    np.testing.assert_array_equal(memory.held(2, 2), vector(202))
+
+
+def test_with_a_folder_large_vectors_are_not_in_memory_at_all(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("parityfl.training.memory.HELD_BYTES", 11)
+    memory = ClientMemory(tmp_path)
+    assert in_memory(memory, (0, 1, 0), (1, 1, 0)) == [False, False]
+    np.testing.assert_array_equal(memory.recall(0, 1), vector(1))
 
 
 def test_what_a_killed_process_left_half_written_is_not_read(tmp_path) -> None:

@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from parityfl.core.errors import PayloadError
 from parityfl.core.types import Vector
 
+_BLOCK = 2**13
+"""Numbers that BLAS is given at a time for a dot product: above 10,000 OpenBLAS shares them out among its threads, so
+that the sum would depend on how many there are."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -99,6 +103,15 @@ def all_finite(vector: Vector) -> bool:
     with np.errstate(over="ignore", invalid="ignore"):
         sum_of_squares = np.dot(vector, vector)
     return bool(np.isfinite(sum_of_squares) or np.isfinite(vector).all())
+
+
+def dot(one: Vector, other: Vector) -> float:
+    """Return the dot product of two vectors of shape (d,), in float64: the same bits on any number of threads."""
+    total = 0.0
+    for start in range(0, len(one), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        total += float(np.dot(one[block].astype(np.float64), other[block].astype(np.float64)))
+    return total
 
 
 def _some(names: list[str]) -> str:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
+from uuid import uuid4
 
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -51,8 +52,8 @@ class RunFolder:
             FolderError: the folder is not empty and may not be continued, or cannot be written.
         """
         done = self.check(document, resume)
-        if self._is_fresh():
-            self._create(document)
+        if self._is_fresh() and not self._begin(document):
+            return self.check(document, resume)  # somebody else has begun a run here at the same moment
         return done
 
     def check(self, document: Mapping[str, Any], resume: bool) -> bool:
@@ -91,11 +92,14 @@ class RunFolder:
         """Keep other processes from writing into the folder; the lock ends with the process, however that ends.
 
         Raises:
-            FolderError: another process writes into it, and has not left within `LOCK_PATIENCE_S`.
+            FolderError: another process writes into it, and has not left within `LOCK_PATIENCE_S`; or there can be no
+                lock.
         """
-        with (self.path / "config.json").open("rb") as handle:
+        with disk_errors(self.path):
+            handle = (self.path / "config.json").open("r+b")  # on NFS a lock is for who may write, though nobody does
+        with handle:
             for _ in range(round(LOCK_PATIENCE_S / LOCK_PAUSE_S)):
-                if _lock(handle):
+                if _lock(handle, self.path):
                     break
                 await asyncio.sleep(LOCK_PAUSE_S)
             else:
@@ -175,11 +179,14 @@ class RunFolder:
             for line in handle:
                 yield line.rstrip("\n")
 
-    def _create(self, document: Mapping[str, Any]) -> None:
+    def _begin(self, document: Mapping[str, Any]) -> bool:
+        """Put config.json there, whole and once: it is what locks are on. Return whether it is this call's.
+
+        The rest is for whoever has the lock.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path / "config.json", json.dumps(document, indent=2) + "\n")
-            self.start_tables()
+            return _write_once(self.path / "config.json", json.dumps(document, indent=2) + "\n")
         except OSError as error:
             raise FolderError(f"output folder {self.path} cannot be written: {error.strerror or error}") from error
 
@@ -244,11 +251,21 @@ class _Table:
             handle.truncate(self._size)
 
 
-def _lock(handle: BinaryIO) -> bool:
+def _lock(handle: BinaryIO, folder: Path) -> bool:
+    """Return whether nobody else has the lock, which then is ours.
+
+    Raises:
+        FolderError: the folder's file system has no locks, or none left.
+    """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise FolderError(
+            f"{folder} cannot be kept from other processes ({error.strerror or error}): choose an --out on a file "
+            "system that has locks, such as a disk of this machine"
+        ) from error
     return True
 
 
@@ -271,6 +288,30 @@ def is_empty(path: Path, apart_from: Collection[str] = ()) -> bool:
 def write_atomically(path: Path, text: str) -> None:
     """Write a text under another name and move it into place."""
     _replace(path, text.encode())
+
+
+def _write_once(path: Path, text: str) -> bool:
+    """Write a text under a name that nobody else uses and move it to where nothing is; return whether nothing was."""
+    draft = path.with_name(f"{path.name}.{uuid4().hex}.part")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        return _moved(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _moved(draft: Path, path: Path) -> bool:
+    """Move a file to where nothing is; return whether nothing was.
+
+    On a file system without hard links, two that do so at the same moment are not told apart.
+    """
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        draft.replace(path)
+    return True
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -197,13 +197,14 @@ class _Run:
 
     def _resumed(self, checkpoint: Checkpoint) -> RunState:
         document = checkpoint.document
-        lines = {name: checkpoint.arrays.pop(f"lines/{name}").tobytes().decode() for name in ("rounds", "clients")}
+        lines = {name: checkpoint.arrays[f"lines/{name}"].tobytes().decode() for name in ("rounds", "clients")}
         self.folder.rewind(document["tables"], lines)
         self.began = time() - document["elapsed_s"]
         self.figures = {name: math.nan if value is None else value for name, value in document["figures"].items()}
-        state = RunState.restore(checkpoint)
-        gave_up = self.folder.summary().get("status") == "failed"
-        return replace(state, idle_rounds=0) if gave_up else state
+        if self.folder.summary().get("status") == "failed":
+            checkpoint = replace(checkpoint, document={**document, "idle_rounds": 0})
+            self.journal.write(checkpoint, np.arange(0))  # before the summary goes: nothing else says that it gave up
+        return RunState.restore(checkpoint)
 
     async def round(self, state: RunState) -> RunState:
         """Run one round and return the state after it."""

@@ -63,6 +63,22 @@ def build_world(config: Config, num_samples: IntArray, label_counts: IntArray) -
     return replace(bare, availability=process)
 
 
+def require_startable(config: Config, world: World, size: int | None) -> None:
+    """Have the rules tell what they cannot do in this world, before a folder is begun or a device is waited for.
+
+    Args:
+        config: the resolved configuration.
+        world: the facts of the run.
+        size: parameters of the model d; None where the devices have yet to say, and the aggregator waits for it.
+
+    Raises:
+        ConfigError: the selector or the aggregator cannot begin, such as without the memory that it needs.
+    """
+    config.selector.build().init(world)
+    if size is not None:
+        config.aggregator.build().init(world, size)
+
+
 def say_availability(config: Config, world: World, say: Say) -> None:
     """Tell the user whether availability comes out as requested over the run's rounds; on the wall clock, nothing."""
     if world.availability is None:

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from typing import IO, Protocol
 
+from parityfl.core.machine import available_cores
+
 CORES = "PARITYFL_CORES"
 """Names in the environment how many cores a run may use; without it all that the process may."""
 
@@ -23,7 +25,7 @@ def cores() -> int:
     given = os.environ.get(CORES, "")
     if given.isdecimal() and int(given) > 0:
         return int(given)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return available_cores()
 
 
 @asynccontextmanager

@@ -34,6 +34,7 @@ from parityfl.experiments.build import (
     build_spec,
     build_world,
     document,
+    require_startable,
     say_availability,
 )
 from parityfl.experiments.crew import Say
@@ -77,6 +78,7 @@ async def coordinate(
         return
     agreed, workbench = _prepare(config)
     world = _world(config, workbench)
+    require_startable(config, world, None if workbench is None else workbench.layout.size)
     folder.prepare(document(config), resume)
     say_availability(config, world, say)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from parityfl.core.errors import FleetError
 from parityfl.experiments.jobs import Job, perform
@@ -22,6 +22,9 @@ R = TypeVar("R")
 
 Say = Callable[[str], None]
 """Tells the user one line."""
+
+Complete = Callable[[Job[Any]], Awaitable[Job[R]]]
+"""Adds to a job what is fetched for it once it has a worker, so that it need not be held for those that wait."""
 
 AHEAD = 4
 """How many jobs per worker may be done or under way before the first of them is fetched."""
@@ -140,16 +143,19 @@ class Crew:
         """How many workers there are."""
         return len(self._posts)
 
-    async def run(self, jobs: Iterable[Job[R]], ahead: int | None = None) -> AsyncGenerator[R | Lost, None]:
+    async def run(
+        self, jobs: Iterable[Job[R]], ahead: int | None = None, complete: Complete[R] | None = None
+    ) -> AsyncGenerator[R | Lost, None]:
         """Yield the jobs' results in order, each as soon as it and all before it are there.
 
         Only so many jobs are begun ahead of the one that is waited for, so memory does not grow with their number:
-        `ahead`, or `AHEAD` for each worker. Of these the costliest begin first, that none is left for the end.
+        `ahead`, or `AHEAD` for each worker. Of these the costliest begin first, that none is left for the end. A job
+        is done as `complete` returns it.
         """
         under_way: deque[asyncio.Task[R | Lost]] = deque()
         try:
             for job in jobs:
-                under_way.append(asyncio.create_task(self._do(job)))
+                under_way.append(asyncio.create_task(self._do(job, complete or _as_it_is)))
                 if len(under_way) >= (ahead or AHEAD * self.size):
                     yield await under_way.popleft()
             while under_way:
@@ -157,6 +163,7 @@ class Crew:
         finally:
             for task in under_way:
                 task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)  # several may fail: only the first is raised
 
     async def gather(self, jobs: Iterable[Job[R]]) -> list[R]:
         """Return all results of repeatable jobs, in order."""
@@ -168,12 +175,12 @@ class Crew:
         for post in self._posts:
             post.worker.close()
 
-    async def _do(self, job: Job[R]) -> R | Lost:
+    async def _do(self, job: Job[R], complete: Complete[R]) -> R | Lost:
         charged = 0
         while True:
             async with self._place(job.cost) as post:
                 try:
-                    return await post.worker.run(job)
+                    return await post.worker.run(await complete(job))
                 except WorkerLostError as loss:
                     if not loss.usable:
                         self._dismiss(post, loss.reason)
@@ -230,3 +237,7 @@ class Crew:
             self._say(f"{reason}: no worker process is left, going on in this process")
         else:
             self._say(f"{reason}: going on with {self.size} worker{'' if self.size == 1 else 's'}")
+
+
+async def _as_it_is(job: Job[R]) -> Job[R]:
+    return job

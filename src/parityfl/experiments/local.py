@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +26,12 @@ from parityfl.experiments.build import (
     build_spec,
     build_world,
     document,
+    require_startable,
     say_availability,
 )
 from parityfl.experiments.children import cores
 from parityfl.experiments.crew import Crew, Lost, Say, ThisProcess
-from parityfl.experiments.jobs import TrainJob
+from parityfl.experiments.jobs import Job, TrainJob
 from parityfl.experiments.pooling import Pooling
 from parityfl.experiments.ray import ray_crew
 from parityfl.experiments.run import Watch
@@ -67,12 +70,13 @@ async def run_local(config: Config, out: Path, *, resume: bool, watch: Watch, sa
         prepare()
     from parityfl.training.workbench import Workbench  # noqa: PLC0415 - now that the workers import torch as well
 
-    bench = Workbench(config, holdings=holdings)
+    bench = Workbench(config, device="cpu" if elsewhere else None, holdings=holdings)  # as the actors compute
     world = build_world(config, bench.num_samples, bench.label_counts)
     spec = build_spec(config, world, bench.layout, bench.initial_weights)
     folder = RunFolder(out)
     if folder.check(document(config), resume):
         return
+    require_startable(config, world, bench.layout.size)
     assert world.availability is not None
     with ray_crew(bench, say) if elsewhere else local_crew(bench, workers, say) as crew, watch() as observer:
         folder.prepare(document(config), resume)
@@ -165,9 +169,10 @@ class LocalFleet:
         clients = task.clients.tolist()
         jobs = (self._job(task, client) for client in clients)
         if self._grouping is None:
-            running = self._crew.run(jobs, self._ahead(task))
+            recalled = None if self._memory is None else partial(self._with_memory, task)
+            running = self._crew.run(jobs, self._ahead(task), recalled)
         else:
-            running = self._grouping.run(self._crew, list(jobs))
+            running = self._grouping.run(self._crew, [await self._with_memory(task, job) for job in jobs])
         async with aclosing(running) as results:
             for client in clients:
                 yield await self._reply(task, client, await anext(results))
@@ -192,9 +197,20 @@ class LocalFleet:
             client=client,
             start=None if start is task.weights else start,
             controlled=task.control is not None,
-            memory=None if self._memory is None else self._memory.recall(client, int(task.memory_round[client])),
+            memory=None,
             cost=int(self._num_samples[client]),
         )
+
+    async def _with_memory(self, task: TrainTask, job: Job[Trained]) -> TrainJob:
+        """Return a client's job with what the client keeps; where that must be read, off the event loop."""
+        assert isinstance(job, TrainJob)
+        base = int(task.memory_round[job.client])
+        if self._memory is None or base == 0:
+            return job
+        kept = self._memory.held(job.client, base)
+        if kept is None:
+            kept = await asyncio.to_thread(self._memory.recall, job.client, base)
+        return replace(job, memory=kept)
 
     async def _reply(self, task: TrainTask, client: int, result: Trained | Lost) -> Reply:
         if isinstance(result, Lost):

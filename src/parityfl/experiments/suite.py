@@ -20,6 +20,7 @@ import psutil
 
 from parityfl.config import Config, read_file, resolve
 from parityfl.core.errors import ConfigError, FolderError
+from parityfl.core.machine import available_memory
 from parityfl.engine.folder import RunFolder, disk_errors, is_empty
 from parityfl.experiments.children import cores
 
@@ -86,8 +87,8 @@ Launch = Callable[[Sequence[str], IO[bytes]], AbstractAsyncContextManager[Runnin
 
 def usual_jobs(cells: int) -> int:
     """Return how many of so many runs to do at a time on this machine: one a core, as far as there is memory."""
-    room = int(psutil.virtual_memory().available // RUN_BYTES)
-    return max(1, min(cells, cores(), room))
+    free = min(psutil.virtual_memory().available, available_memory())  # known on every system, and in a container
+    return max(1, min(cells, cores(), int(free // RUN_BYTES)))
 
 
 def read_suite(path: Path) -> list[Cell]:
@@ -146,7 +147,7 @@ async def run_suite(
                 if cell.config.hash in begun and _is_done(folder):
                     result = Result(cell, skipped=True)
                 else:
-                    result = await _run_cell(cell, folder, Path(scratch), watcher, launch)
+                    result = await _outcome(cell, folder, Path(scratch), watcher, launch)
             watcher.finished(result)
             return result
 
@@ -237,17 +238,23 @@ def _hash_in(folder: Path) -> str:
         return ""
 
 
-async def _run_cell(cell: Cell, folder: Path, scratch: Path, watcher: Watcher, launch: Launch) -> Result:
-    out = folder.parent
-    file, log = scratch / f"{cell.name}.json", out / "logs" / f"{cell.name}.log"
+async def _outcome(cell: Cell, folder: Path, scratch: Path, watcher: Watcher, launch: Launch) -> Result:
+    """Run a cell. What keeps it from being started is its failure: the others may have what it lacks, or have begun."""
+    try:
+        return Result(cell, failure=await _run_cell(cell, folder, scratch, watcher, launch))
+    except (OSError, EOFError) as error:  # the latter where the process from which cells are forked is gone
+        return Result(cell, failure=f"it could not be run ({str(error) or type(error).__name__})")
+
+
+async def _run_cell(cell: Cell, folder: Path, scratch: Path, watcher: Watcher, launch: Launch) -> str:
+    """Return why the cell's run is not done, '' where it is."""
+    file, log = scratch / f"{cell.name}.json", folder.parent / "logs" / f"{cell.name}.log"
     file.write_text(json.dumps(cell.config.document()), encoding="utf-8")
     watcher.started(cell)
-    with disk_errors(out):
-        errors = log.open("wb")
-    with errors:
+    with log.open("wb") as errors:
         async with launch(["run", str(file), "--out", str(folder), "--resume"], errors) as process:
             code = await _wait(process, cell, folder, watcher)
-    return Result(cell, failure=_reason(code, log) if code else "")
+    return _reason(code, log) if code else ""
 
 
 async def _wait(process: Running, cell: Cell, folder: Path, watcher: Watcher) -> int:

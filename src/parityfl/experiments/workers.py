@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import traceback
 from collections import deque
 from collections.abc import Sequence
@@ -28,8 +29,9 @@ from parityfl.experiments.shelf import Left, Place, Shelf, collect
 
 R = TypeVar("R")
 
-_FITS_BYTES = 2**15
-"""Messages of which the pipe takes a worker's two at once, whatever that is doing."""
+_FITS_BYTES = 2**15 if sys.platform == "linux" else 2**11
+"""Messages of which the pipe takes a worker's two at once, whatever that is doing: it is a pair of sockets, for which
+Linux has 200 KiB, macOS 8. Were it full, the event loop would wait for a worker that waits for the event loop."""
 
 
 def prepare() -> None:
@@ -58,12 +60,13 @@ class Starvation:
     """Knows for how many deaths the machine's want of memory is the reason: each is told once."""
 
     def __init__(self) -> None:
-        self._kills = _oom_kills()
+        self._told = _oom_kills()
 
     def struck(self) -> bool:
-        """Return whether the machine has killed a process for want of memory since this was last asked."""
-        before, self._kills = self._kills, _oom_kills()
-        return self._kills > before
+        """Return whether the machine has killed a process for want of memory of which nobody has been told."""
+        starved = _oom_kills() > self._told
+        self._told += starved
+        return starved
 
 
 class WorkerProcess:
@@ -116,7 +119,7 @@ class _EndedError(Exception):
     """The process has ended.
 
     Args:
-        at_work: whether it did this job then.
+        at_work: whether it did this job when it ended by itself.
     """
 
     def __init__(self, at_work: bool) -> None:
@@ -136,11 +139,11 @@ class _Life:
     """One process of a worker, and the pipe to it: it answers one job after the other, in their order.
 
     Attributes:
-        death: how it ended, once somebody has looked.
+        death: how it ended: by us, unless somebody has looked and found otherwise.
     """
 
     def __init__(self, station: Station, shelf: Shelf) -> None:
-        self.death = ""
+        self.death = "its worker process was ended"
         self._given: deque[_Given] = deque()
         self._giving = asyncio.Lock()
         self._ready = False
@@ -168,8 +171,8 @@ class _Life:
         return answer
 
     def end(self) -> None:
-        """End the process, whatever it is doing."""
-        self._give_up()
+        """End the process, whatever it is doing: no job has brought that about."""
+        self._give_up(by_itself=False)
         self._starting.add_done_callback(self._kill)
 
     async def _give(self, given: _Given, message: memoryview) -> None:
@@ -191,7 +194,7 @@ class _Life:
         try:
             result, error = self._pipe.recv()
         except Exception:  # it has ended, or answers what cannot be read, which is as good as that
-            self._give_up()
+            self._give_up(by_itself=True)
             return
         if not self._ready:
             self._ready = True
@@ -200,12 +203,12 @@ class _Life:
         if not answer.done():
             answer.set_result(result) if error is None else answer.set_exception(error)
 
-    def _give_up(self) -> None:
+    def _give_up(self, *, by_itself: bool) -> None:
         self._loop.remove_reader(self._pipe.fileno())
         self._ended = True
         for number, given in enumerate(self._given):
             if not given.answer.done():
-                given.answer.set_exception(_EndedError(at_work=self._ready and number == 0))
+                given.answer.set_exception(_EndedError(at_work=by_itself and self._ready and number == 0))
 
     def _kill(self, started: asyncio.Task[None]) -> None:
         if not started.cancelled() and started.exception() is None and self._process.is_alive():

@@ -2,7 +2,9 @@
 
 A coordinator may go back: to the round before (its newest checkpoint is damaged), or over a round that did not count
 (the reply was late). So beside the newest version the one that it was made from is kept, and the one before that. With
-a folder they outlive the process; files hold a checksum, are written under another name and moved into place.
+a folder they outlive the process; files hold a checksum, are written under another name and moved into place. Of these
+only the newest versions are in memory too, and no more than `HELD_BYTES`: for many clients of a large model all would
+be gigabytes, and to read them each time would cost a round of a small model a tenth or more.
 """
 
 from hashlib import sha256
@@ -14,6 +16,9 @@ from safetensors.numpy import save_file
 
 from parityfl.core.errors import FolderError, UnfinishedError
 from parityfl.core.types import Vector
+
+HELD_BYTES = 2**26
+"""How much of what is in the folder may be in memory as well."""
 
 
 class LostMemoryError(FolderError):
@@ -31,18 +36,22 @@ class ClientMemory:
         self._folder = folder
         self._versions: dict[int, dict[int, Vector]] = {}
 
+    def held(self, client: int, round: int) -> Vector | None:
+        """Return what `recall` does where no file need be read for it; else None."""
+        return self._versions.get(client, {}).get(round)
+
     def recall(self, client: int, round: int) -> Vector | None:
         """Return what the client kept when it completed `round`; None for round 0, which is before its first.
+
+        Where it is not `held` it is read and checked, which takes its time: not on an event loop.
 
         Raises:
             LostMemoryError: there is no such version, or its file is damaged.
         """
         if round == 0:
             return None
-        known = self._versions.setdefault(client, {})
-        if round not in known:
-            known[round] = self._load(client, round)
-        return known[round]
+        vector = self.held(client, round)
+        return self._load(client, round) if vector is None else vector
 
     def store(self, client: int, round: int, vector: Vector, base: int) -> None:
         """Keep a vector as of `round`, made from the version of round `base` (0: none).
@@ -52,17 +61,25 @@ class ClientMemory:
         Raises:
             UnfinishedError: the disk is full or cannot be written; what was kept before is still good.
         """
-        known = self._versions.setdefault(client, {}) | {round: vector}
-        if self._folder is not None:
-            try:
-                self._save(client, round, vector, base)
-            except (OSError, SafetensorError) as error:
-                raise UnfinishedError(
-                    f"what client {client} keeps cannot be written to {self._folder} ({error}): make room and go on "
-                    "with --resume"
-                ) from None
-        needed = _needed(known, round, base)
-        self._versions[client] = {version: known[version] for version in needed}
+        if self._folder is None:
+            known = self._versions.get(client, {}) | {round: vector}
+            self._versions[client] = {version: known[version] for version in _needed(known, round, base)}
+            return
+        self._versions.pop(client, None)  # a run may go over a round again, and keep another vector as of it
+        try:
+            self._save(client, round, vector, base)
+        except (OSError, SafetensorError) as error:
+            raise UnfinishedError(
+                f"what client {client} keeps cannot be written to {self._folder} ({error}): make room and go on "
+                "with --resume"
+            ) from None
+        self._hold(client, round, vector)
+
+    def _hold(self, client: int, round: int, vector: Vector) -> None:
+        """Hold a client's newest version, and let go of that which was stored longest ago; all are of one size."""
+        self._versions[client] = {round: vector}
+        if len(self._versions) * vector.nbytes > HELD_BYTES:
+            del self._versions[next(iter(self._versions))]
 
     def _save(self, client: int, round: int, vector: Vector, base: int) -> None:
         path = self._path(client, round)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, sqrt
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from parityfl.core.aggregation.base import Aggregator, aggregator
 from parityfl.core.aggregation.combine import loss_before
 from parityfl.core.aggregation.keys import at_least, between
 from parityfl.core.aggregation.memory import allocate_rows, store
+from parityfl.core.arrays import dot
 from parityfl.core.types import RoundContext, State, Step, Update, Vector, World
 
 
@@ -64,10 +65,10 @@ class FedFV(Aggregator):
         direction = _mean(self._without_conflicts(originals))
         for ago in reversed(range(self.tau)):
             there = originals if ago == 0 else state["row_memory"][state["last"] == context.round - ago]
-            against = [delta for delta in there if _dot(direction, delta) < 0]
+            against = [delta for delta in there if dot(direction, delta) < 0]
             if against:
                 _remove_conflict(direction, np.sum(against, axis=0, dtype=np.float32))
-        return Step(_scaled(direction, float(np.linalg.norm(_mean(originals)))), state)
+        return Step(_scaled(direction, _norm(_mean(originals))), state)
 
     def _without_conflicts(self, originals: Sequence[Vector]) -> list[Vector]:
         """Project all but the last updates, whose losses are largest."""
@@ -93,15 +94,15 @@ def _projected(index: int, originals: Sequence[Vector]) -> Vector:
 
 def _remove_conflict(vector: Vector, other: Vector) -> None:
     """Take the component along `other` out of `vector`, in place, where they point against each other."""
-    along = _dot(vector, other)
-    # A square below the least normal number has lost its digits, or is 0: `other` is too short to have a direction.
-    if along < 0 and (square := _dot(other, other)) > np.finfo(np.float32).tiny:
+    along = dot(vector, other)
+    # One whose square is below the least normal float32 is too short to have a direction that can be divided by.
+    if along < 0 and (square := dot(other, other)) > np.finfo(np.float32).tiny:
         vector -= np.float32(along / square) * other
 
 
 def _scaled(vector: Vector, norm: float) -> Vector:
     """Return `vector` with the given norm; a vector of 0 stays."""
-    present = float(np.linalg.norm(vector))
+    present = _norm(vector)
     return vector * np.float32(norm / present) if present > 0 else vector
 
 
@@ -110,5 +111,5 @@ def _mean(vectors: Sequence[Vector]) -> Vector:
     return mean
 
 
-def _dot(one: Vector, other: Vector) -> float:
-    return float(np.vdot(one, other))
+def _norm(vector: Vector) -> float:
+    return sqrt(dot(vector, vector))

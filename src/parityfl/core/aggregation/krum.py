@@ -10,6 +10,7 @@ import numpy as np
 from parityfl.core.aggregation.base import Aggregator, aggregator
 from parityfl.core.aggregation.combine import stack
 from parityfl.core.aggregation.keys import at_least
+from parityfl.core.arrays import dot
 from parityfl.core.types import FloatArray, IntArray, RoundContext, State, Step, Update, Vector
 
 
@@ -60,5 +61,5 @@ def _squared_distances(rows: Vector) -> FloatArray:
     distances = np.zeros((len(rows), len(rows)))
     for i, j in combinations(range(len(rows)), 2):
         apart = rows[i] - rows[j]
-        distances[i, j] = distances[j, i] = np.vdot(apart, apart)
+        distances[i, j] = distances[j, i] = dot(apart, apart)
     return distances

@@ -1,23 +1,18 @@
 """The N x d memory of the rules that remember every client's last update."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from parityfl.core.errors import ConfigError
+from parityfl.core.machine import available_memory
 from parityfl.core.types import Vector
-
-MEMINFO = Path("/proc/meminfo")
-"""Where Linux says how much memory a process could get without swapping."""
 
 
 def allocate_rows(num_clients: int, size: int, dtype: DTypeLike = np.float32) -> NDArray[np.floating]:
     """Return zeros of shape (N, d), one row per client; pages are taken as rows are written.
 
     Raises:
-        ConfigError: the rows would not fit in the memory that this machine has available.
+        ConfigError: the rows would not fit in the memory that this process can get.
     """
     width = np.dtype(dtype).itemsize
     needed, available = num_clients * size * width, available_memory()
@@ -34,12 +29,3 @@ def store(memory: NDArray[np.floating], client: int, delta: Vector) -> None:
     """Write `delta` into the client's row, values beyond the memory's dtype cut to its range."""
     limit = np.finfo(memory.dtype).max
     np.clip(delta, -limit, limit, out=memory[client], casting="same_kind")
-
-
-def available_memory() -> int:
-    """Return the bytes that can be had without swapping: the kernel's estimate, or else all physical memory."""
-    try:
-        lines = MEMINFO.read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -9,6 +9,7 @@ import numpy as np
 from parityfl.core.aggregation.base import Aggregator, aggregator
 from parityfl.core.aggregation.combine import fold, loss_before
 from parityfl.core.aggregation.keys import above, between
+from parityfl.core.arrays import dot
 from parityfl.core.types import RoundContext, State, Step, Update, Vector
 
 
@@ -58,5 +59,5 @@ class QFedAvg(Aggregator):
 
     def _curvature(self, delta: Vector, loss: float, scale: float) -> float:
         """Return h_k = q F^(q-1) ||L Delta||² + L F^q."""
-        square = scale**2 * float(np.vdot(delta, delta))
+        square = scale**2 * dot(delta, delta)
         return float(self.q * loss ** (self.q - 1) * square + scale * loss**self.q)
