@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -368,25 +369,23 @@ def test_a_configuration_that_cannot_be_opened_is_one_line(tmp_path):
 
 
 class Overtaken(RunFolder):
-    """A folder in which somebody else begins a run when this one is about to; `theirs` is their configuration."""
+    """A folder in which somebody else, of another configuration maybe, begins a run once this one has looked at it."""
 
-    theirs: dict
+    def __init__(self, path, theirs):
+        super().__init__(path)
+        self.theirs = theirs
 
-    def _begin(self, document):
-        RunFolder(self.path).prepare(self.theirs, resume=False)
-        self.inode = (self.path / "config.json").stat().st_ino
-        return super()._begin(document)
-
-
-def overtaken(path, theirs):
-    folder = Overtaken(path)
-    folder.theirs = theirs
-    return folder
+    def _is_fresh(self):
+        fresh = super()._is_fresh()
+        if fresh:
+            RunFolder(self.path).prepare(self.theirs, resume=False)
+            self.inode = (self.path / "config.json").stat().st_ino
+        return fresh
 
 
 def test_of_two_that_begin_at_the_same_moment_the_second_finds_the_folder_taken(tmp_path):
     spec = make_spec()
-    folder = overtaken(tmp_path / "run", spec.document)
+    folder = Overtaken(tmp_path / "run", spec.document)
     with pytest.raises(FolderError, match="is not empty"):
         folder.prepare(spec.document, resume=False)
     config = tmp_path / "run" / "config.json"
@@ -396,12 +395,27 @@ def test_of_two_that_begin_at_the_same_moment_the_second_finds_the_folder_taken(
 
 def test_of_two_that_resume_at_the_same_moment_the_second_waits_for_the_lock(tmp_path):
     spec = make_spec()
-    folder = overtaken(tmp_path / "run", spec.document)
+    folder = Overtaken(tmp_path / "run", spec.document)
     assert folder.prepare(spec.document, resume=True) is False
     assert (tmp_path / "run" / "config.json").stat().st_ino == folder.inode
-    another = overtaken(tmp_path / "other", make_spec(rounds=8).document)
+    another = Overtaken(tmp_path / "other", make_spec(rounds=8).document)
     with pytest.raises(FolderError, match=r"another configuration \(it differs in rounds.count\)"):
         another.prepare(spec.document, resume=True)
+
+
+def test_of_many_that_begin_at_once_one_does(tmp_path):
+    document = make_spec().document
+
+    def begin(path):
+        try:
+            RunFolder(path).prepare(document, resume=False)
+        except FolderError:
+            return 0
+        return 1
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(50):
+            assert sum(pool.map(begin, [tmp_path / str(number)] * 4)) == 1
 
 
 def test_a_folder_without_hard_links_will_do(tmp_path, monkeypatch):

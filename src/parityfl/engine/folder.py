@@ -51,10 +51,9 @@ class RunFolder:
         Raises:
             FolderError: the folder is not empty and may not be continued, or cannot be written.
         """
-        done = self.check(document, resume)
-        if self._is_fresh() and not self._begin(document):
-            return self.check(document, resume)  # somebody else has begun a run here at the same moment
-        return done
+        if self._is_fresh() and self._begin(document):
+            return False
+        return self.check(document, resume)  # also where somebody else has begun a run here at the same moment
 
     def check(self, document: Mapping[str, Any], resume: bool) -> bool:
         """Return whether there is a finished run of this configuration in the folder; change nothing.
