@@ -50,12 +50,17 @@ def run(config: Config, out: str | Path | None = None, *, resume: bool = False) 
     from parityfl.experiments.run import default_folder, execute
 
     path = default_folder(config) if out is None else Path(out)
-    execute(config, path, resume=resume, say=_tell)
+    execute(config, path, resume=resume, say=tell)
+    report_done(path)
+    return load(path)
+
+
+def report_done(path: Path) -> None:
+    """Write the report of a run that is done; it is done also where that cannot be written, which then is told."""
     try:
         refresh_report(path)
     except FolderError as error:
-        _tell(f"the run is done, in {path}; its report is not: {error}")
-    return load(path)
+        tell(f"the run is done, in {path}; its report is not: {error}")
 
 
 def refresh_report(path: Path) -> None:
@@ -79,5 +84,6 @@ def load(path: str | Path) -> Run:
     return Run(data.path, data.config, data.summary, data.rounds, data.clients)
 
 
-def _tell(line: str) -> None:
+def tell(line: str) -> None:
+    """Tell the user something about a run, on standard error."""
     print(f"parityfl: {line}", file=sys.stderr)

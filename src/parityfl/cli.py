@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import TyperException
 
+from parityfl.api import tell
 from parityfl.commands import show_comparison, studies
-from parityfl.core.errors import ConfigError, FolderError, ParityflError, UnfinishedError
+from parityfl.core.errors import ConfigError, ParityflError, UnfinishedError
 from parityfl.options import (
     AggregatorName,
     AvailabilityName,
@@ -97,7 +98,7 @@ def run(  # noqa: PLR0917
     if leash:
         _hold_leash()
     with _reported(folder), resumable():
-        execute(config, folder, resume=resume, watch=lambda: _progress(config), say=_say)
+        execute(config, folder, resume=resume, watch=lambda: _progress(config), say=tell)
     typer.echo(folder)
 
 
@@ -164,7 +165,7 @@ def coordinator(  # noqa: PLR0917
     listening = server.bind(host, port) if fd is None else server.adopt(fd)
     trust.check(listening)
     if trust.tls.authority is not None and not trust.tls.serves:
-        _say("without --tls-cert and --tls-key this coordinator listens without TLS; --tls-ca is for calling devices")
+        tell("without --tls-cert and --tls-key this coordinator listens without TLS; --tls-ca is for calling devices")
     typer.echo(f"coordinator on {trust.tls.scheme}://{host}:{server.port_of(listening)}", err=True)
     with nullcontext() if fd is not None else _reported(folder), resumable():
         server.run(
@@ -178,7 +179,7 @@ def coordinator(  # noqa: PLR0917
                 keep_serving=keep_serving,
                 allowed_hosts=allow_host or (),
                 trust=trust,
-                say=_say,
+                say=tell,
             )
         )
     if fd is None:
@@ -270,10 +271,6 @@ def _folder(config: "Config", out: Path | None, resume: bool) -> Path:
     return default_folder(config) if out is None else out
 
 
-def _say(text: str) -> None:
-    typer.echo(f"parityfl: {text}", err=True)
-
-
 def _progress(config: "Config") -> "AbstractContextManager[Observer | None]":
     from rich.console import Console
 
@@ -307,7 +304,7 @@ def _reported(folder: Path) -> Iterator[None]:
 
     A run that is done is done also where its report cannot be written.
     """
-    from parityfl.api import refresh_report
+    from parityfl.api import refresh_report, report_done
 
     try:
         yield
@@ -316,10 +313,7 @@ def _reported(folder: Path) -> Iterator[None]:
             with suppress(ParityflError, OSError):  # what ended it may have left nothing to report, or no room for it
                 refresh_report(folder)
         raise
-    try:
-        refresh_report(folder)
-    except FolderError as error:
-        _say(f"the run is done, in {folder}; its report is not: {error}")
+    report_done(folder)
 
 
 def main() -> None:

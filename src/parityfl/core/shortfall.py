@@ -62,7 +62,7 @@ def shortfall(ledger: Ledger) -> Shortfall:
             _rate(utility, completed),
         )
         share = rounds * there * chosen * done * gain
-        return Shortfall(
+        parts = Shortfall(
             share=share,
             total=share - utility,
             physical=(rounds * there - available) * chosen * done * gain,
@@ -70,6 +70,10 @@ def shortfall(ledger: Ledger) -> Shortfall:
             execution=(selected * done - completed) * gain,
             learning=completed * gain - utility,
         )
+        added = parts.physical + parts.scheduling + parts.execution + parts.learning
+        tolerance = 1e-9 * max(1.0, float(np.abs(utility).sum()))
+        assert not np.isfinite(added).all() or np.allclose(added, parts.total, rtol=1e-9, atol=tolerance)
+        return parts
 
 
 def _rate(numerator: FloatArray, denominator: FloatArray) -> float:

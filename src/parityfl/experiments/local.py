@@ -169,8 +169,7 @@ class LocalFleet:
         clients = task.clients.tolist()
         jobs = (self._job(task, client) for client in clients)
         if self._grouping is None:
-            recalled = None if self._memory is None else partial(self._with_memory, task)
-            running = self._crew.run(jobs, self._ahead(task), recalled)
+            running = self._crew.run(jobs, self._ahead(task), partial(self._with_memory, task))
         else:
             running = self._grouping.run(self._crew, [await self._with_memory(task, job) for job in jobs])
         async with aclosing(running) as results:

@@ -219,6 +219,26 @@ def why_unpaired(run: RunData, other: RunData) -> str:
     return "" if seen[0].equals(seen[1]) else "not the same clients were available in the same rounds"
 
 
+def pairs_of(row: Row, base: Row | None, baseline: str) -> tuple[list[tuple[RunData, RunData]], list[str]]:
+    """Return a method's runs with the baseline's of their seed, and why the others have no partner.
+
+    Args:
+        row: the method.
+        base: the baseline in the same setting; None where it has no runs there.
+        baseline: the baseline's label.
+    """
+    partners = {run.seed: run for run in base.runs} if base else {}
+    pairs, reasons = [], []
+    for run in row.runs:
+        partner = partners.get(run.seed)
+        reason = why_unpaired(run, partner) if partner else f"no finished {baseline} run with seed {run.seed}"
+        if partner is None or reason:
+            reasons.append(f"{run.path} is unpaired: {reason}")
+        else:
+            pairs.append((run, partner))
+    return pairs, reasons
+
+
 def unfinished(run: RunData) -> str:
     """Return how far a run got that did not finish, '' where it did."""
     planned = "" if run.rounds_planned is None else f" of {run.rounds_planned}"
@@ -300,24 +320,11 @@ def _differences(rows: list[Row], baseline: str) -> tuple[list[Difference], list
     differences: list[Difference] = []
     unpaired: list[str] = []
     for row in (row for row in rows if row.method != baseline):
-        pairs, reasons = _pairs(row, bases.get(row.setting), baseline)
+        pairs, reasons = pairs_of(row, bases.get(row.setting), baseline)
         unpaired += reasons
         differences += _by_seed(row, baseline, pairs)
         differences += _by_client(row, baseline, *pairs[0]) if len(pairs) == 1 else []
     return differences, unpaired
-
-
-def _pairs(row: Row, base: Row | None, baseline: str) -> tuple[list[tuple[RunData, RunData]], list[str]]:
-    partners = {run.seed: run for run in base.runs} if base else {}
-    pairs, reasons = [], []
-    for run in row.runs:
-        partner = partners.get(run.seed)
-        reason = why_unpaired(run, partner) if partner else f"no finished {baseline} run with seed {run.seed}"
-        if partner is None or reason:
-            reasons.append(f"{run.path} is unpaired: {reason}")
-        else:
-            pairs.append((run, partner))
-    return pairs, reasons
 
 
 def _by_seed(row: Row, baseline: str, pairs: list[tuple[RunData, RunData]]) -> list[Difference]:

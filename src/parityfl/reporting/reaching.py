@@ -4,13 +4,14 @@ What is left of the rounds does not count, so a method that is quick and then st
 better in the end. A run that never gets there took longer than its rounds: it is counted as that, not left out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isinf
 from statistics import median
 
 import numpy as np
 
-from parityfl.reporting.compare import Comparison, Row, last_known, why_unpaired
+from parityfl.reporting.compare import Comparison, Row, last_known, pairs_of
 from parityfl.reporting.intervals import Estimate, estimate
 from parityfl.reporting.load import RunData
 
@@ -76,8 +77,9 @@ def paces(comparison: Comparison) -> list[Pace]:
     Methods and baseline are paired as for differences: by seed, in one setting.
     """
     bases = {row.setting: row for row in comparison.rows if row.method == comparison.baseline}
-    rows = [row for row in comparison.rows if row.setting in bases and len(comparison.rows) > 1]
-    found = (_pace(row, bases[row.setting], target) for target in TARGETS for row in rows)
+    rows = comparison.rows if len(comparison.rows) > 1 else ()
+    paired = [(row, pairs_of(row, bases.get(row.setting), comparison.baseline)[0]) for row in rows]
+    found = (_pace(row, pairs, target) for target in TARGETS for row, pairs in paired)
     return [pace for pace in found if pace]
 
 
@@ -90,13 +92,9 @@ def round_of(run: RunData, target: Target, value: float) -> float:
     return float(known["round"][int(good.argmax())]) if good.any() else inf
 
 
-def _pace(row: Row, base: Row, target: Target) -> Pace | None:
-    partners = {run.seed: run for run in base.runs}
-    pairs = [(run, partners[run.seed]) for run in row.runs if run.seed in partners]
-    paired = [
-        (run, last_known(partner.rounds, target.column)) for run, partner in pairs if not why_unpaired(run, partner)
-    ]
-    known = [(run, value) for run, value in paired if value is not None]
+def _pace(row: Row, pairs: Sequence[tuple[RunData, RunData]], target: Target) -> Pace | None:
+    ends = [(run, last_known(partner.rounds, target.column)) for run, partner in pairs]
+    known = [(run, value) for run, value in ends if value is not None]
     mean = estimate([value for _, value in known])
     if mean is None:
         return None
