@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from parityfl.core.buffers import empty_vector
 from parityfl.core.errors import ConfigError
 from parityfl.core.types import State, Vector
 
@@ -110,7 +111,7 @@ class Adam(ServerOptimizer):
 
 
 def _advance(weights: Vector, direction: Vector, lr: float) -> Vector:
-    moved = direction * np.float32(lr)
+    moved = np.multiply(direction, np.float32(lr), out=empty_vector(len(weights)))
     moved += weights
     return moved
 

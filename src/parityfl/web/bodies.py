@@ -21,8 +21,8 @@ from threading import Lock
 from typing import IO, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from parityfl.core.buffers import Buffers
 from parityfl.core.errors import UnfinishedError
 from parityfl.core.types import Vector
 from parityfl.web.limits import because, declared_length
@@ -37,7 +37,6 @@ Content = bytearray | memoryview
 BUFFERED_BYTES = 2**26
 """For how many bytes there are buffers, though always for one body, and for how many small bodies lie in memory."""
 
-_STEP = 2**16
 _SHARED_FILE_BYTES = 2**26
 _PAGE = mmap.PAGESIZE
 
@@ -92,7 +91,7 @@ class Bodies:
 
     def __init__(self, folder: Path | None = None, buffered: int = BUFFERED_BYTES) -> None:
         self._folder = folder
-        self._buffers = _Buffers(buffered)
+        self._buffers = Buffers(buffered)
         self._room = _Room(buffered)
         self._shared = _SharedFiles(folder)
 
@@ -266,32 +265,3 @@ class _SharedFiles:
         self._file = TemporaryFile(dir=self._folder)  # noqa: SIM115 - the next one takes its place
         self._file.truncate(size)
         self._content = memoryview(mmap.mmap(self._file.fileno(), size, access=mmap.ACCESS_READ))
-
-
-class _Buffers:
-    """Memory that comes back by itself, from whichever thread, when the last view of it is gone."""
-
-    def __init__(self, budget: int) -> None:
-        self._budget = budget
-        self._lent = 0
-        self._free: list[NDArray[np.uint8]] = []
-        self._returned: deque[NDArray[np.uint8]] = deque()
-
-    def lend(self, size: int) -> memoryview | None:
-        """Return a buffer of at least `size` bytes; None where they are all taken."""
-        size = -(-size // _STEP) * _STEP
-        while self._returned:
-            back = self._returned.popleft()
-            self._lent -= len(back)
-            self._free.append(back)
-        if any(len(buffer) != size for buffer in self._free):
-            self._free.clear()
-        if not self._free:
-            if self._lent + size > max(self._budget, size):
-                return None
-            self._free.append(np.empty(size, dtype=np.uint8))
-        buffer = self._free.pop()
-        self._lent += size
-        lent = buffer[:]
-        weakref.finalize(lent, self._returned.append, buffer)
-        return lent.data

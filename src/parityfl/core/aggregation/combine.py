@@ -6,10 +6,12 @@ from math import isfinite
 
 import numpy as np
 
+from parityfl.core.buffers import empty_vector
 from parityfl.core.types import Update, Vector
 
-BLOCK = 2**15
-"""Parameters that are added at a time: what a processor keeps close, so that an update is read from memory once."""
+BLOCK = 2**18
+"""Parameters that are added at a time: few enough that they stay in a cache until they are added, so that an update is
+read from memory once, and so many that the calls of numpy cost next to nothing."""
 
 Weigh = Callable[[Update], float]
 """Says what an update weighs, 0 or more, from its figures alone."""
@@ -32,12 +34,14 @@ class WeightedSum:
     @property
     def mean(self) -> Vector | None:
         """The weighted mean, or None where no update had any weight."""
-        return self.total / np.float32(self.mass) if self.mass > 0 else None
+        if not self.mass > 0:
+            return None
+        return np.divide(self.total, np.float32(self.mass), out=empty_vector(len(self.total)))
 
 
 def fold(parts: Iterable[tuple[float, Vector]], size: int) -> WeightedSum:
     """Add up (weight, update) pairs; the memory is that of one update, whatever their number."""
-    total, mass, count = np.empty(size, dtype=np.float32), 0.0, 0
+    total, mass, count = empty_vector(size), 0.0, 0
     scratch = np.empty(min(size, BLOCK), dtype=np.float32)
     for weight, delta in parts:
         if count == 0:
