@@ -11,12 +11,14 @@ import re
 import sys
 from base64 import b64encode
 from collections.abc import Sequence
+from functools import cache
 from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 from blake3 import blake3
 
+from parityfl.core.machine import available_cores
 from parityfl.core.types import Vector
 from parityfl.wire.aside import aside
 
@@ -28,6 +30,9 @@ EMPTY = blake3().hexdigest()
 
 SHARED_BYTES = 2**22
 """What is worth being hashed on all cores at once."""
+
+MOST_THREADS = 8
+"""More would not be begun before the others are done."""
 
 Piece = bytes | bytearray | memoryview
 
@@ -101,7 +106,17 @@ def _of_parts(parts: Sequence[tuple[int, str]]) -> Hashed:
 
 
 def _hexdigest(body: Piece) -> str:
-    return blake3(body, max_threads=1 if len(body) < SHARED_BYTES else blake3.AUTO).hexdigest()
+    return blake3(body, max_threads=1 if len(body) < SHARED_BYTES else _threads()).hexdigest()
+
+
+@cache
+def _threads() -> int:
+    """Return how many threads hash a large body.
+
+    They are begun for it: the system puts new ones on idle cores, while those of a pool that were asleep
+    (`blake3.AUTO`) often share one.
+    """
+    return min(available_cores(), MOST_THREADS)
 
 
 def digest_of_parts(parts: Sequence[tuple[int, str]]) -> str:
