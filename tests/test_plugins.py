@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from parityfl import Aggregator, AvailabilityModel, Selection, Selector, Step
+from parityfl.training.datasets import Dataset, DatasetSource
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,18 @@ class Alternating(AvailabilityModel):
         return Alternation(world.num_clients, world.interval_s)
 
 
+class Stripes(DatasetSource):
+    """Four rows of four pixels, of which the upper or the lower two are lit."""
+
+    source = "tiny-parts"
+
+    def load(self, root):
+        labels = np.arange(240) % 2
+        images = np.where(np.arange(16) // 8 == labels[:, None], 200, 10).astype(np.uint8).reshape(240, 1, 4, 4)
+        halves = images[:200], labels[:200], images[200:], labels[200:]
+        return Dataset(*halves, num_classes=2, mean=(100.0,), std=(100.0,))
+
+
 @dataclass(frozen=True)
 class Alternation:
     num_clients: int
@@ -87,6 +100,9 @@ halved = tiny_parts:Halved
 
 [parityfl.availability]
 alternating = tiny_parts:Alternating
+
+[parityfl.datasets]
+stripes = tiny_parts:Stripes
 """
 
 CONFIG = """
@@ -141,7 +157,8 @@ def parityfl(environment, *arguments):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [("selectors", "firsts"), ("aggregators", "halved"), ("availability", "alternating")]
+    ("kind", "name"),
+    [("selectors", "firsts"), ("aggregators", "halved"), ("availability", "alternating"), ("datasets", "stripes")],
 )
 def test_what_is_installed_is_listed_with_its_source(environment, kind, name):
     done = parityfl(environment, "list", kind)
@@ -233,3 +250,12 @@ def test_a_script_needs_no_package(tmp_path):
     done = subprocess.run([sys.executable, "mine.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "parityfl: the run is done, in runs/mine; its report is not: " in done.stderr
+
+
+@pytest.mark.parametrize("engine", ["local", "http"])
+def test_installed_data_are_found_in_every_process(environment, tmp_path, engine):
+    world = ["--clients", "4", "--per-round", "2", "--rounds", "2", "--set", "population.labels_per_client=2"]
+    model = ["--set", "model.name=mlp", "--engine", engine]
+    done = parityfl(environment, "run", "--dataset", "stripes", *world, *model, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["global_accuracy"] > 0.5

@@ -1,7 +1,7 @@
 """The commands that need no run: what selectors do, what logs and traces hold, what there is, grids of runs."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -107,9 +107,14 @@ def suite(
 
         run_until_stopped(work)
     failed = [result.cell.name for result in results if result.failure]
+    absent = [
+        f"{result.cell.name} is missing: {result.failure}"
+        for result in results
+        if result.failure and not (folder / result.cell.name / "rounds.csv").exists()
+    ]
     try:
         if len(failed) < len(results):
-            show_comparison(folder)
+            show_comparison(folder, absent)
     except FolderError as error:
         if not failed:
             raise
@@ -220,14 +225,19 @@ def conformance() -> None:
         raise UnfinishedError(f"{len(missed)} of {len(verdicts)} claims do not hold: {', '.join(missed)}")
 
 
-def show_comparison(folder: Path) -> Path:
-    """Write the report of a run or a folder of runs, print its tables and notes, and return the page's path."""
+def show_comparison(folder: Path, notes: Sequence[str] = ()) -> Path:
+    """Write the report of a run or a folder of runs, print its tables and notes, and return the page's path.
+
+    Args:
+        folder: of a run or of runs.
+        notes: a line for each run that has no folder, with the reason.
+    """
     from rich.console import Console
 
     from parityfl.reporting.report import write_comparison
     from parityfl.reporting.tables import rich_differences, rich_table
 
-    page, comparison = write_comparison(folder)
+    page, comparison = write_comparison(folder, notes)
     console = Console()
     console.print(rich_table(comparison))
     if comparison.differences:

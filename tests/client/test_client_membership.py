@@ -87,7 +87,7 @@ class Rig:
 
 @asynccontextmanager
 async def member(
-    *names: str, coordinator: FakeCoordinator | None = None, gate: Event | None = None
+    *names: str, coordinator: FakeCoordinator | None = None, gate: Event | None = None, patience_s: float = 0.3
 ) -> AsyncIterator[Rig]:
     coordinator = coordinator or FakeCoordinator()
     benches: list[NumpyWorkbench] = []
@@ -97,7 +97,7 @@ async def member(
         return benches[-1]
 
     async with served(coordinator.app()) as http:
-        settings = Settings(str(http.base_url), names, port=0, patience_s=0.3)
+        settings = Settings(str(http.base_url), names, port=0, patience_s=patience_s)
         devices = asyncio.create_task(serve(settings, factory))
         try:
             yield Rig(coordinator, devices, benches)
@@ -313,7 +313,7 @@ def test_a_coordinator_that_refuses_is_a_mistake_in_the_call(answer: Response, m
 def test_an_error_that_passes_is_waited_for(status: int) -> None:
     async def main() -> None:
         coordinator = FakeCoordinator(answer=problem(status, "later"))
-        async with member("h0", coordinator=coordinator) as rig:
+        async with member("h0", coordinator=coordinator, patience_s=20.0) as rig:
             await until(lambda: coordinator.registrations)
             coordinator.answer = None
             await rig.is_loaded()

@@ -221,8 +221,10 @@ def test_chaos_freezes_kills_and_passes_on_the_exit_code(
 ) -> None:
     """The first client sleeps: it is frozen, then killed; the second finds the first one's file and ends with 7."""
     chaos = script("chaos")
-    mark = "import pathlib, sys, time; p = pathlib.Path(sys.argv[1]); p.exists() and sys.exit(7); p.touch()"
-    monkeypatch.setattr(chaos, "COMMAND", (sys.executable, "-c", f"{mark}; print('up', flush=True); time.sleep(600)"))
+    mark = (
+        "import pathlib, sys, time; p = pathlib.Path(sys.argv[1]); p.exists() and sys.exit(7); print('up', flush=True)"
+    )
+    monkeypatch.setattr(chaos, "COMMAND", (sys.executable, "-c", f"{mark}; p.touch(); time.sleep(600)"))
     client = tmp_path / "client"
 
     def blows(*_: object) -> Any:

@@ -33,14 +33,22 @@ async def showing(url: str) -> AsyncIterator[Page]:
         )
         try:
             await until(lambda: port.exists() and "\n" in port.read_text())
-            async with aiohttp.ClientSession(f"http://127.0.0.1:{port.read_text().split()[0]}") as http:
-                async with http.get("/json/list") as answer:
-                    target = next(each for each in await answer.json() if each["type"] == "page")
-                async with http.ws_connect(target["webSocketDebuggerUrl"]) as protocol:
-                    yield _evaluating(protocol)
+            base = f"http://127.0.0.1:{port.read_text().split()[0]}"
+            async with aiohttp.ClientSession(base) as http, http.ws_connect(await _first_page(http)) as protocol:
+                yield _evaluating(protocol)
         finally:
             browser.kill()
             await browser.wait()
+
+
+async def _first_page(http: aiohttp.ClientSession) -> str:
+    """Return where to speak with the page, once there is one: the port is open before."""
+    while True:
+        async with http.get("/json/list") as answer:
+            for each in await answer.json():
+                if each["type"] == "page":
+                    return str(each["webSocketDebuggerUrl"])
+        await asyncio.sleep(0.05)
 
 
 async def shows(page: Page, expression: str, wanted: Any) -> None:
@@ -58,6 +66,6 @@ def _evaluating(protocol: aiohttp.ClientWebSocketResponse) -> Page:
         await protocol.send_str(json.dumps({"id": number, "method": "Runtime.evaluate", "params": asked}))
         while (answer := await protocol.receive_json()).get("id") != number:
             pass
-        return answer["result"]["result"].get("value")
+        return answer.get("result", {}).get("result", {}).get("value")  # an error while it goes to another page
 
     return evaluate

@@ -227,7 +227,7 @@ def test_who_breaks_the_connection_or_speaks_no_http_is_unreachable(said: bytes,
 def test_whatever_the_others_do_every_client_has_one_outcome() -> None:
     async def main() -> None:
         behaviours = [fixed(Response(b"garbage")), honest, hanging, fixed(Response(status_code=500))]
-        async with fleet_of(live(deadline_s=0.3), *behaviours) as (fleet, _):
+        async with fleet_of(live(deadline_s=1.0), *behaviours) as (fleet, _):
             got = await replies(fleet, task(0, 1, 2, 3))
             assert [(reply.client, reply.outcome.value) for reply in got] == [
                 (0, "invalid"),
@@ -276,7 +276,7 @@ def test_a_late_update_counts_in_the_next_round_where_that_is_wanted(late: str) 
 def test_an_update_that_is_two_rounds_late_says_so() -> None:
     async def main() -> None:
         event = asyncio.Event()
-        async with fleet_of(live(deadline_s=0.2, late="next-round"), waiting_for(event), honest) as (fleet, _):
+        async with fleet_of(live(deadline_s=1.0, late="next-round"), waiting_for(event), honest) as (fleet, _):
             await replies(fleet, task(0))
             await replies(fleet, task(1, round=2))
             assert fleet.late_updates() == []
@@ -294,7 +294,7 @@ def test_who_was_not_asked_by_the_deadline_is_not_asked_after_it(monkeypatch: py
 
     async def main() -> None:
         event = asyncio.Event()
-        async with fleet_of(live(deadline_s=0.2, late="next-round"), waiting_for(event), honest) as (fleet, fakes):
+        async with fleet_of(live(deadline_s=1.0, late="next-round"), waiting_for(event), honest) as (fleet, fakes):
             got = await replies(fleet, task(0, 1))
             assert_outcome(got[0], Outcome.LATE, "deadline")
             assert_outcome(got[1], Outcome.LATE, "not asked")

@@ -96,12 +96,12 @@ def test_an_adaptive_deadline_is_the_rounds() -> None:
     run(main())
 
 
-@pytest.mark.parametrize(("late", "lease_s"), [("discard", 0.2), ("next-round", 7.0)])
+@pytest.mark.parametrize(("late", "lease_s"), [("discard", 1.0), ("next-round", 7.0)])
 def test_a_device_knows_for_how_long_somebody_waits(late: str, lease_s: float) -> None:
     """Where late updates count, until its time-out; where they do not, until the round's deadline."""
 
     async def main() -> None:
-        async with fleet_of(live(deadline_s=0.2, train_timeout_s=7.0, late=late), hanging) as (fleet, fakes):
+        async with fleet_of(live(deadline_s=1.0, train_timeout_s=7.0, late=late), hanging) as (fleet, fakes):
             await replies(fleet, task(0))
             assert fakes[0].asked[0].deadline_s == lease_s
 
@@ -109,17 +109,17 @@ def test_a_device_knows_for_how_long_somebody_waits(late: str, lease_s: float) -
 
 
 def test_devices_that_hang_in_evaluation_do_not_hold_the_round_beyond_deadline_and_grace() -> None:
-    """h0 is late (0.3 s) and then hangs in /evaluate, for which the grace of 0.2 s is left; h1 evaluates."""
+    """h0 is late (1 s) and then hangs in /evaluate, for which the grace of 0.2 s is left; h1 evaluates."""
 
     async def main() -> None:
-        async with fleet_of(live(deadline_s=0.3), hanging, honest) as (fleet, fakes):
+        async with fleet_of(live(deadline_s=1.0), hanging, honest) as (fleet, fakes):
             fakes[0].hangs_in_evaluation = True
             began = now()
             got = await replies(fleet, task(0, 1))
             assert [reply.outcome.value for reply in got] == ["late", "completed"]
             fleet.registry.report(DeviceReport(device_id="h0", available=True))
             found = await HttpEvaluator(fleet)(1, WEIGHTS, WEIGHTS)
-            assert 0.3 < now() - began < 3.0
+            assert 1.0 < now() - began < 5.0
             assert np.isnan(found.clients.loss[0])
             assert found.clients.loss[1] == 6.0
 
@@ -152,7 +152,7 @@ def test_a_device_that_falls_silent_while_it_is_asked_does_not_hold_the_round(la
     """h0 neither answers nor reports (no device of this test does): given up when it is lost, not after a minute."""
 
     async def main() -> None:
-        config = live(heartbeat_s=0.2, deadline_s=60.0, train_timeout_s=60.0, late=late)
+        config = live(heartbeat_s=1.0, deadline_s=60.0, train_timeout_s=60.0, late=late)
         async with fleet_of(config, hanging, honest) as (fleet, _):
             watching = asyncio.create_task(watch(fleet))
             gone, here = await replies(fleet, task(0, 1))
@@ -167,7 +167,7 @@ def test_a_device_that_falls_silent_while_it_is_asked_does_not_hold_the_round(la
 
 def test_a_device_that_falls_silent_while_it_evaluates_does_not_hold_the_round() -> None:
     async def main() -> None:
-        config = live(heartbeat_s=0.2, deadline_s=60.0)
+        config = live(heartbeat_s=1.0, deadline_s=60.0)
         async with fleet_of(config, honest, honest) as (fleet, fakes):
             fakes[0].hangs_in_evaluation = True
             watching = asyncio.create_task(watch(fleet))

@@ -56,14 +56,14 @@ def enter_polling(fleet: HttpFleet, *names: str) -> None:
 
 
 def quick(**rounds: Any) -> Config:
-    return small_config(rounds={"clock": "wall", "heartbeat_s": 0.2, "connect_timeout_s": 0.1, **rounds})
+    return small_config(rounds={"clock": "wall", "heartbeat_s": 0.2, "connect_timeout_s": 1.0, **rounds})
 
 
 def test_who_does_not_ask_is_unreachable_and_who_does_not_answer_times_out() -> None:
     """h0 never asks. h1 asks all the time and does not answer. h2 answers with 409, h3 with what is no document."""
 
     async def main() -> None:
-        config = quick(train_timeout_s=0.6)
+        config = quick(train_timeout_s=2.0)
         async with fleet_of(config) as (fleet, _), served(create_app(Coordinator(config, fleet, 4))) as http:
             enter_polling(fleet, "h0", "h1", "h2", "h3")
             app, done = FastAPI(), asyncio.Event()

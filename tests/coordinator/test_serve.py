@@ -34,7 +34,7 @@ from parityfl.wire.payload import unpack
 from parityfl.wire.schemas import Registration, TrainRequest
 from parityfl.wire.signing import Token
 
-HEARTBEAT = {"heartbeat_s": 0.05}
+HEARTBEAT = {"heartbeat_s": 0.5}
 
 
 class Seen:

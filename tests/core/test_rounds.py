@@ -285,6 +285,15 @@ def test_the_truth_ranks_the_clients_where_there_is_one():
     assert fairness_figures(record, ledger, a_world, "loss_gain")["low_availability_accuracy"] == 0.7
 
 
+def test_where_the_truth_is_unknown_of_one_client_all_are_ranked_by_what_was_seen():
+    """Client 1 is always there, by a recording that ended: it is not the rarest because others have a truth."""
+    recorded = world(availability=Known((0.9, math.nan, 0.5)))
+    first = close(plan(1, [1, 1, 0], [0]), [reply(0)], started(), recorded)
+    ledger = account(Ledger.empty(3), first)
+    second = close(plan(2, [0, 1, 1], [1]), [reply(1)], ledger, recorded)
+    np.testing.assert_allclose(mean_availability(account(ledger, second)), [0.5, 1.0, 0.5])
+
+
 def test_nobody_there_plans_an_empty_round():
     nobody = np.zeros(3, dtype=bool)
     empty = plan_round(

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from multiprocessing import active_children
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,7 @@ from parityfl.experiments.batched import Batching, choose_batching
 from parityfl.experiments.build import WorkbenchEvaluator
 from parityfl.experiments.children import CORES, cores
 from parityfl.experiments.crew import AHEAD, Crew, Lost, WorkerLostError
-from parityfl.experiments.forking import context
+from parityfl.experiments.forking import context, start
 from parityfl.experiments.jobs import TrainJob
 from parityfl.experiments.local import SMALL_RUN, LocalFleet, choose_workers, local_crew
 from parityfl.experiments.run import execute
@@ -212,11 +214,48 @@ def test_what_a_job_raises_is_raised_here_with_where_it_happened(bench: Workbenc
     assert "crew_jobs.py" in failure.__notes__[0]
 
 
-def test_an_answer_that_cannot_be_read_is_the_end_of_the_process(bench: Workbench) -> None:
-    async def main() -> list[Any]:
-        return await losses(WorkerProcess(station(bench)), FailOddly(), Echo(1))
+def test_an_error_that_cannot_be_told_as_it_is_is_told_by_its_traceback(bench: Workbench) -> None:
+    """It is the job that fails then, as it would in this process, and not the worker."""
 
-    assert [(loss.charge, loss.usable) for loss in asyncio.run(main())] == [(1, True), (0, True)]
+    async def main() -> Any:
+        worker = WorkerProcess(station(bench))
+        found = await asyncio.gather(worker.run(FailOddly()), worker.run(Echo(1)), return_exceptions=True)
+        worker.close()
+        return found
+
+    failure, (number, _) = asyncio.run(main())
+    assert "OddError: an odd error" in str(failure)
+    assert number == 1
+
+
+def test_a_process_that_is_still_to_begin_when_all_is_over_does_not_stay(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+
+    def late(*arguments: Any) -> None:
+        gate.wait()
+        start(*arguments)
+
+    monkeypatch.setattr("parityfl.experiments.workers.start", late)
+    before = set(active_children())
+
+    async def main() -> None:
+        WorkerProcess(station(bench)).close()
+        gate.set()
+
+    asyncio.run(main())
+    begun = set(active_children()) - before
+    for process in begun:
+        process.join(30)
+    assert not [process for process in begun if process.is_alive()]
+
+
+def test_what_has_no_room_is_refused_before_it_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parityfl.experiments.shared.disk_usage", lambda _: SimpleNamespace(free=10**6))
+    assert SharedArray((10**6,), np.uint8).view().shape == (10**6,)
+    with pytest.raises(FleetError, match=r"4 MB that processes share .* room for 1: .*engine\.workers = 1"):
+        SharedArray((10**6,), np.float32)
 
 
 def test_jobs_and_answers_that_no_pipe_takes_at_once_come_whole_and_in_order(bench: Workbench) -> None:

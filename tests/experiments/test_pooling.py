@@ -3,6 +3,8 @@
 import asyncio
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,7 +78,7 @@ class Known:
     """In the place of a workbench: knows what clients learned."""
 
     layout = SimpleNamespace(size=2)
-    config = SimpleNamespace(security=SimpleNamespace(max_update_norm=7.0))
+    config = SimpleNamespace(security=SimpleNamespace(max_update_norm=7.0), aggregator=SimpleNamespace(build=FedAvg))
 
     def __init__(self, updates: list[Update]) -> None:
         self.updates = {update.client: update for update in updates}
@@ -88,7 +90,7 @@ class Known:
 def test_an_update_to_be_refused_is_kept_out_of_the_mean() -> None:
     """Of three clients the second one's norm, 8, is beyond the limit of 7: it comes back as it is, in its place."""
     bench, board = Known([*updates(), replace(updates()[0], client=9)]), Board(2)
-    results = PooledJob(tuple(jobs_of([5, 7, 9])), FedAvg().weight).run(bench, board)  # type: ignore[arg-type]
+    results = PooledJob(tuple(jobs_of([5, 7, 9]))).run(bench, board)  # type: ignore[arg-type]
     assert [update.client for update, _ in results] == [5, 7, 9]
     assert [update.delta.tolist() for update, _ in results] == [[4, 0], [0, 8], [4, 0]]
 
@@ -113,6 +115,49 @@ def test_a_pooled_run_selects_the_same_and_learns_alike(runs: Path) -> None:
 
 def test_a_pooled_run_does_not_depend_on_the_number_of_workers(runs: Path) -> None:
     assert hashes(runs / "pooled1") == hashes(runs / "pooled2")
+
+
+RULE = """
+from dataclasses import dataclass
+
+import parityfl
+from parityfl.core.aggregation.fedavg import FedAvg
+
+
+@parityfl.aggregator("squared")
+@dataclass(frozen=True)
+class Squared(FedAvg):
+    source = "a script"
+
+    @property
+    def weight(self):
+        return lambda update: float(update.num_samples) ** 2
+"""
+
+RUN = """
+import sys
+
+config = parityfl.Config(
+    aggregator={"name": "squared"},
+    population={"clients": 16, "per_round": 10, "samples_per_client": 20},
+    rounds={"count": 2},
+    engine={"workers": int(sys.argv[2]), "pre_aggregate": 3},
+)
+parityfl.run(config, out=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("rule", [RULE, "import parityfl, rule\n"], ids=["in the script", "in a module"])
+def test_a_rule_of_ones_own_pools_alike_on_any_number_of_workers(tmp_path: Path, rule: str) -> None:
+    """Workers import a module; what the script itself defines they cannot have, and this process trains."""
+    (tmp_path / "rule.py").write_text(RULE)
+    (tmp_path / "script.py").write_text(rule + RUN)
+    for workers in ("1", "2"):
+        command = [sys.executable, "script.py", str(tmp_path / workers), workers]
+        done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert ("2 worker processes" in done.stderr) == (rule is not RULE)
+    assert hashes(tmp_path / "1") == hashes(tmp_path / "2")
+    assert json.loads((tmp_path / "2" / "summary.json").read_text())["deterministic"] is True
 
 
 class Gated:
@@ -141,7 +186,7 @@ def test_groups_in_flight_are_bounded_and_a_lost_one_is_lost_for_each_of_its_cli
         gate = asyncio.Event()
         worker = Gated(gate)
         crew = Crew([worker], Board(1), lambda: worker)
-        results = Pooling(2, FedAvg().weight).run(crew, jobs_of(list(range(100))))
+        results = Pooling(2).run(crew, jobs_of(list(range(100))))
         first = asyncio.create_task(anext(results))
         while worker.begun < AHEAD:
             await asyncio.sleep(0)

@@ -15,7 +15,6 @@ import pytest
 from crew_jobs import Die, DieOnce, Echo, Sleep
 
 from parityfl.config import Config
-from parityfl.core.aggregation.fedavg import FedAvg
 from parityfl.core.errors import ConfigError, FleetError
 from parityfl.engine.fleet import ClosedRound
 from parityfl.experiments.crew import Crew, Lost
@@ -204,7 +203,7 @@ def test_a_round_closes_its_seconds_after_its_first_job() -> None:
     """A job of round 2 begins to count anew; one that belongs to no round has all the time."""
     closing = Closing(1000.0)
     first = closing.left(TrainJob(1, 0, None, False, None, 1))
-    pooled = closing.left(PooledJob((TrainJob(1, 2, None, False, None, 1),), FedAvg().weight))
+    pooled = closing.left(PooledJob((TrainJob(1, 2, None, False, None, 1),)))
     again = closing.left(TrainJob(1, 1, None, False, None, 1))
     assert first is not None
     assert again is not None

@@ -60,7 +60,7 @@ def configured(folder: Path, count: int, data: str, model: str) -> str:
     file.write_text(
         f'method = "fedavg"\n[data]\nname = "local"\n{data}\n[model]\nname = "{model}"\n'
         "[population]\nclients = 2\nper_round = 2\n[training]\nlr = 0.2\n"
-        f"[rounds]\ncount = {count}\nheartbeat_s = 0.3\n"
+        f"[rounds]\ncount = {count}\nheartbeat_s = 2\n"
     )
     return str(file)
 

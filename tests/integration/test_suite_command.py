@@ -74,6 +74,18 @@ def test_a_comparison_that_cannot_be_written_hides_no_failure(copied: Path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_run_without_files_is_named_in_the_comparison(suite: Path, tmp_path: Path):
+    """Something else lies where it should be."""
+    out = shutil.copytree(suite, tmp_path / "small")
+    shutil.rmtree(out / "fedavg-bernoulli-pi0.5")
+    (out / "fedavg-bernoulli-pi0.5").mkdir()
+    (out / "fedavg-bernoulli-pi0.5" / "mine").touch()
+    done = run_suite(out, "--resume")
+    assert done.returncode == 3
+    for name in ("report.html", "table.md"):
+        assert "fedavg-bernoulli-pi0.5 is missing: " in (out / name).read_text(encoding="utf-8")
+
+
 def test_a_comparison_that_cannot_be_written_is_a_failure_of_its_own(copied: Path):
     done = run_suite(copied, "--resume")
     assert done.returncode == 2

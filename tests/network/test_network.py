@@ -2,7 +2,6 @@
 
 import csv
 import json
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -91,7 +90,7 @@ def test_latency_as_measured_by_a_client_is_right(hosts: Hosts, tmp_path: Path) 
         return len(measured) >= 7
 
     until(enough, "seven measurements", boss, device)
-    assert statistics.median(measured) == pytest.approx(0.4, rel=0.2)
+    assert 0.4 <= min(measured) < 0.6, measured  # a machine that is busy adds to it
 
 
 def test_a_partition_costs_the_rounds_of_those_cut_off_and_heals(hosts: Hosts, tmp_path: Path) -> None:
@@ -99,7 +98,7 @@ def test_a_partition_costs_the_rounds_of_those_cut_off_and_heals(hosts: Hosts, t
     serving = boss.parityfl(
         "coordinator", "--host", "0.0.0.0", "--allow-anyone", "--clients", "2", "--per-round", "2",
         "--min-clients", "2",
-        "--rounds", "1000000", "--out", str(tmp_path / "live"), "--set", "rounds.heartbeat_s=0.3",
+        "--rounds", "1000000", "--out", str(tmp_path / "live"), "--set", "rounds.heartbeat_s=1",
         "--set", "rounds.connect_timeout_s=1", "--set", "rounds.train_timeout_s=2", "--set", "rounds.deadline_s=1",
         "--set", "rounds.grace_s=0.5", "--method", "fedavg-uniform",
     )  # fmt: skip

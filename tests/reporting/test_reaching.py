@@ -15,9 +15,9 @@ ACCURACY, GAP = TARGETS
 MINE = {"method": "mine", "selector": "lnu", "aggregator": "mifa", "selects": "last"}
 
 
-def rounds_with(column: str, values: list[float | None]) -> RunData:
-    frame = pl.DataFrame({"round": range(1, len(values) + 1), column: values}, schema_overrides={column: pl.Float64})
-    return RunData(Path(), {}, {}, frame, pl.DataFrame())
+def rounds_with(column: str, values: list[float | None]) -> pl.DataFrame:
+    numbers = range(1, len(values) + 1)
+    return pl.DataFrame({"round": numbers, column: values}, schema_overrides={column: pl.Float64}).drop_nulls()
 
 
 def comparison(tmp_path: Path, mine: list[float], baseline: str = "fedavg") -> Comparison:
@@ -83,6 +83,16 @@ def test_a_method_alone_has_nothing_to_reach(run: RunData):
 def test_runs_without_a_partner_do_not_count(tmp_path: Path):
     runs = [load_run(write_run(tmp_path / "fedavg")), load_run(write_run(tmp_path / "mine", seed=1, **MINE))]
     assert {(found.method, len(found.rounds)) for found in paces(compare(runs))} == {("fedavg", 1)}
+
+
+def test_a_baseline_that_is_tested_less_often_is_compared_in_the_rounds_that_both_know(tmp_path: Path):
+    """.55 + .02 t is at .66, where the baseline ends in round 8, from round 6 on; both know 4 and 8 only."""
+    often, seldom = write_run(tmp_path / "mine", base=0.55, **MINE), write_run(tmp_path / "fedavg")
+    frame = pl.read_csv(seldom / "rounds.csv")
+    tested = pl.when(pl.col("round") % 4 == 0).then(pl.col("global_accuracy"))
+    frame.with_columns(tested.alias("global_accuracy")).write_csv(seldom / "rounds.csv")
+    found = compare([load_run(often), load_run(seldom)], "fedavg")
+    assert pace(found, "mine", "global_accuracy").rounds == (8,)
 
 
 def test_tables(tmp_path: Path):

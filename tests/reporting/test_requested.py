@@ -1,5 +1,6 @@
 """What an experiment was asked for, beside what came out."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -10,12 +11,22 @@ from parityfl.reporting.requested import availability_line, dropout_line
 from parityfl.reporting.standing import standing
 
 
+def knowing(run: RunData, truth: pl.Expr) -> RunData:
+    return replace(run, clients=run.clients.with_columns(truth.alias("availability_true")))
+
+
 def test_availability_by_hand(run: RunData):
     """True 1/(k + 1) of five clients and 0: mean .381; seen 8, 4, 2, 2, 1, 0 of 8: mean .354; h2 1/3 against 1/4."""
-    clients = standing(run)
-    assert availability_line(clients) == "0.381 requested on average, 0.354 realised; largest gap 0.083, h2"
-    unknown = clients.with_columns(pl.lit(None, dtype=pl.Float64).alias("availability_true"))
-    assert availability_line(unknown) is None
+    assert availability_line(run) == "0.381 requested on average, 0.354 realised; largest gap 0.083, h2"
+    assert availability_line(knowing(run, pl.lit(None, dtype=pl.Float64))) is None
+
+
+def test_a_recording_that_ends_is_judged_in_the_rounds_that_it_covers(run: RunData):
+    """What came out in rounds 1 and 2, h0 2 of 2, h1 1 of 2 and the others as chance had it, is what was asked."""
+    early = pl.when(pl.col("round") <= 2).then(pl.mean("available").over("client_id", pl.col("round") <= 2))
+    line = availability_line(knowing(run, early))
+    assert line is not None
+    assert "largest gap 0," in line.replace("0.000", "0")
 
 
 def test_dropout_by_hand(tmp_path: Path):

@@ -69,8 +69,13 @@ def test_with_a_folder_large_vectors_are_not_in_memory_at_all(tmp_path, monkeypa
 def test_what_a_killed_process_left_half_written_is_not_read(tmp_path) -> None:
     memory = ClientMemory(tmp_path)
     memory.store(0, 1, vector(1), 0)
-    (tmp_path / "0" / "2.part").write_bytes(b"torn")
-    np.testing.assert_array_equal(ClientMemory(tmp_path).recall(0, 1), vector(1))
+    (tmp_path / "0" / "2.safetensors.part").write_bytes(b"torn")
+    again = ClientMemory(tmp_path)
+    np.testing.assert_array_equal(again.recall(0, 1), vector(1))
+    with pytest.raises(LostMemoryError):
+        again.recall(0, 2)
+    again.store(0, 3, vector(3), 1)
+    np.testing.assert_array_equal(ClientMemory(tmp_path).recall(0, 3), vector(3))
 
 
 @pytest.mark.parametrize("position", [0, 30, -1])

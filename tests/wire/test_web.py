@@ -10,7 +10,10 @@ from parityfl.core.errors import FleetError
 from parityfl.web.problems import detail_of, problem
 from parityfl.web.server import adopt, bind, is_loopback, port_of, run
 
-HELD = "import sys, time; from parityfl.web.leash import hold; hold(); print('up', flush=True); time.sleep(60)"
+HELD = (
+    "import sys, time; from parityfl.web.leash import hold; hold(); print('up', flush=True); time.sleep(60); "
+    "print('too late')"
+)
 PARENT = f"""
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", {HELD!r}], stdin=subprocess.PIPE)

@@ -11,7 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from parityfl.config import Data
 from parityfl.core.errors import FleetError, FolderError
-from parityfl.web.secrets import replace_file
+from parityfl.files import replace_file
+from parityfl.web.secrets import writing
 from parityfl.wire.schemas import DataFormat, Registration
 
 
@@ -122,8 +123,8 @@ def write_agreement(path: Path, agreement: Agreement, *, durable: bool) -> None:
     Raises:
         FolderError: it cannot be written.
     """
-    document = TypeAdapter(Mapping[str, Any]).dump_json(asdict(agreement)).decode()
-    replace_file(path, document, durable=durable)
+    with writing(path):
+        replace_file(path, TypeAdapter(Mapping[str, Any]).dump_json(asdict(agreement)), durable=durable)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from parityfl.core.errors import FolderError
-from parityfl.web.secrets import replace_file
+from parityfl.files import replace_file
+from parityfl.web.secrets import writing
 
 
 def read_roster(path: Path) -> dict[int, str]:
@@ -28,4 +29,5 @@ def write_roster(path: Path, roster: Mapping[int, str], *, durable: bool) -> Non
     Raises:
         FolderError: it cannot be written.
     """
-    replace_file(path, json.dumps(dict(roster)), durable=durable)
+    with writing(path):
+        replace_file(path, json.dumps(dict(roster)).encode(), durable=durable)

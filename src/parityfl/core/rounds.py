@@ -189,9 +189,14 @@ def fairness_figures(record: RoundRecord, ledger: Ledger, world: World, function
 
 
 def mean_availability(ledger: Ledger) -> FloatArray:
-    """Return the mean true P(available) over the rounds so far, or the share of rounds seen where none is known."""
-    true = fairness.ratio(ledger.expected_available, np.full(len(ledger.available), ledger.rounds))
-    return np.where(np.isnan(true), fairness.ratio(ledger.available, ledger.rounds_present), true)
+    """Return the mean true P(available) over the rounds so far; nan before a client has registered, without truth.
+
+    Where it is not known for every client and round, it is the share of rounds seen for all of them: one client's
+    truth beside another's luck would say nothing of who is there more often.
+    """
+    if np.isnan(ledger.expected_available).any():
+        return fairness.ratio(ledger.available, ledger.rounds_present)
+    return fairness.ratio(ledger.expected_available, np.full(len(ledger.available), ledger.rounds))
 
 
 def staleness(ledger: Ledger) -> FloatArray:

@@ -19,6 +19,7 @@ from parityfl.core.arrays import Layout
 from parityfl.core.errors import FolderError, ParityflError
 from parityfl.core.types import Vector
 from parityfl.engine.tables import CLIENT_COLUMNS, ROUND_COLUMNS, SHORTFALL_COLUMNS, UNHASHED, header
+from parityfl.files import replace_file
 
 TABLES = {"rounds": ROUND_COLUMNS, "clients": CLIENT_COLUMNS}
 
@@ -82,9 +83,10 @@ class RunFolder:
             return {}
         return summary if isinstance(summary, dict) else {}
 
-    def drop_summary(self) -> None:
-        """Remove the summary of a run that goes on: it is no longer true."""
-        (self.path / "summary.json").unlink(missing_ok=True)
+    def drop_end(self) -> None:
+        """Remove what is only true of a run that has ended, where it goes on: the summary and the shortfall."""
+        for name in ("summary.json", "shortfall.csv"):
+            (self.path / name).unlink(missing_ok=True)
 
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
@@ -117,38 +119,40 @@ class RunFolder:
         for name, data in content.items():
             self._tables[name].advance(data)
 
-    def rewind(self, marks: Mapping[str, Mapping[str, Any]], lines: Mapping[str, str]) -> None:
+    def rewind(self, marks: Mapping[str, Mapping[str, Any]], lines: Mapping[str, str], durable: bool = False) -> None:
         """Bring the tables to the end of a checkpoint's round: as they were before it, then its own lines.
+
+        `durable` as for `append`.
 
         Raises:
             FolderError: a table is not what it was when the checkpoint was written.
         """
         for name, mark in marks.items():
             self._tables[name].rewind(mark)
-        self.append(lines)
+        self.append(lines, durable)
 
     def settle(self) -> None:
         """Cut off what a write that failed has left after the last complete round."""
         for table in self._tables.values():
             table.settle()
 
-    def start_tables(self) -> None:
-        """Write the tables' first lines."""
+    def start_tables(self, durable: bool = False) -> None:
+        """Write the tables' first lines; `durable` as for `append`."""
         for name, columns in TABLES.items():
-            self._tables[name].start(header(columns).encode())
+            self._tables[name].start(header(columns).encode(), durable)
 
     def write_shortfall(self, lines: str) -> None:
         """Write shortfall.csv, a row per client."""
-        write_atomically(self.path / "shortfall.csv", header(SHORTFALL_COLUMNS) + lines)
+        replace_file(self.path / "shortfall.csv", (header(SHORTFALL_COLUMNS) + lines).encode())
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json; it is the last file of a finished run."""
-        write_atomically(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+        replace_file(self.path / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
 
     def write_model(self, weights: Vector, layout: Layout, metadata: Mapping[str, str]) -> None:
         """Write model.safetensors, a tensor per named parameter; it sorts them, so its metadata has their order."""
         about = {**metadata, "parameters": json.dumps(layout.names)}
-        _replace(self._model, save(layout.views(weights), metadata=about))
+        replace_file(self._model, save(layout.views(weights), metadata=about))
 
     def read_model(self) -> tuple[Layout, Vector]:
         """Return what `write_model` wrote.
@@ -211,8 +215,8 @@ class _Table:
         self._size = 0
         self._digest = sha256()
 
-    def start(self, data: bytes) -> None:
-        self._path.write_bytes(data)
+    def start(self, data: bytes, durable: bool) -> None:
+        replace_file(self._path, data, durable=durable)
         self._size, self._digest = len(data), sha256(data)
 
     def write(self, data: bytes, durable: bool) -> None:
@@ -284,11 +288,6 @@ def is_empty(path: Path, apart_from: Collection[str] = ()) -> bool:
         raise FolderError(f"output folder {path} cannot be read ({error.strerror}): choose another --out") from None
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text under another name and move it into place."""
-    _replace(path, text.encode())
-
-
 def _write_once(path: Path, text: str) -> bool:
     """Write a text under a name that nobody else uses and move it to where nothing is; return whether nothing was."""
     draft = path.with_name(f"{path.name}.{uuid4().hex}.part")
@@ -311,12 +310,6 @@ def _moved(draft: Path, path: Path) -> bool:
     except OSError:
         draft.replace(path)
     return True
-
-
-def _replace(path: Path, data: bytes) -> None:
-    draft = path.with_name(path.name + ".part")
-    draft.write_bytes(data)
-    draft.replace(path)
 
 
 def _differences(left: Mapping[str, Any], right: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -10,7 +10,6 @@ file is never taken for a good one.
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -24,6 +23,7 @@ from safetensors.numpy import save
 
 from parityfl.core.errors import FolderError
 from parityfl.core.types import IntArray
+from parityfl.files import replace_file
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -119,13 +119,8 @@ class Journal:
     def _write(self, path: Path, arrays: Arrays, document: Mapping[str, Any]) -> None:
         plain = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
         text = json.dumps(document, sort_keys=True)
-        draft = path.with_suffix(".part")
-        with draft.open("wb") as handle:
-            handle.write(save(plain, metadata={"document": text, "sha256": _digest(plain, text)}))
-            if self._durable:
-                handle.flush()
-                os.fsync(handle.fileno())
-        draft.replace(path)
+        data = save(plain, metadata={"document": text, "sha256": _digest(plain, text)})
+        replace_file(path, data, durable=self._durable)
 
     def _prune(self, touched: IntArray, round: int, row_round_before: IntArray) -> None:
         """Remove what neither this checkpoint nor the one before it names."""

@@ -164,7 +164,7 @@ class _Run:
         )
         with disk_errors(self.folder.path, UnfinishedError):
             state = begin()
-            self.folder.drop_summary()
+            self.folder.drop_end()
         self.last = state
         for observer in self.observers:
             observer.started(state.weights, state.ledger.rounds, self.spec.rounds)
@@ -191,14 +191,14 @@ class _Run:
         return replace(state, ledger=ledger)
 
     def _started(self, state: RunState) -> RunState:
-        self.folder.start_tables()
+        self.folder.start_tables(durable=not self.spec.virtual)
         self._journal(state, {"rounds": "", "clients": ""}, np.arange(0), {})
         return state
 
     def _resumed(self, checkpoint: Checkpoint) -> RunState:
         document = checkpoint.document
         lines = {name: checkpoint.arrays[f"lines/{name}"].tobytes().decode() for name in ("rounds", "clients")}
-        self.folder.rewind(document["tables"], lines)
+        self.folder.rewind(document["tables"], lines, durable=not self.spec.virtual)
         self.began = time() - document["elapsed_s"]
         self.figures = {name: math.nan if value is None else value for name, value in document["figures"].items()}
         if self.folder.summary().get("status") == "failed":
@@ -284,7 +284,7 @@ class _Run:
         """Account for a round."""
         spec = self.spec
         steering = record if spec.trusts_latency else replace(record, latency_s=np.full_like(record.latency_s, np.nan))
-        ledger = account(_with_initial_loss(state.ledger, record.eval_loss), steering)
+        ledger = account(state.ledger, steering)
         return RunState(
             ledger=ledger,
             weights=learned.weights,
@@ -475,11 +475,6 @@ def _measured(record: RoundRecord, evaluation: Evaluation) -> dict[str, float]:
 
 def _result(reply: Reply) -> Result:
     return Result(reply.client, reply.outcome, reply.update, reply.latency_s, reply.bytes_up, reply.bytes_down)
-
-
-def _with_initial_loss(ledger: Ledger, measured: FloatArray) -> Ledger:
-    """Take a late-comer's first known loss as that of its initial model."""
-    return replace(ledger, initial_loss=np.where(np.isnan(ledger.initial_loss), measured, ledger.initial_loss))
 
 
 def _with_newcomers(state: RunState, registered: BoolArray) -> RunState:

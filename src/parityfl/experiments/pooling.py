@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from parityfl.core.aggregation.combine import Weigh, pool
+from parityfl.core.aggregation.combine import pool
 from parityfl.core.screening import fault_of
 from parityfl.core.types import Update
 from parityfl.experiments.batched import Trained
@@ -24,14 +24,9 @@ class PooledJob(OfParts):
     """Train clients one after the other; memory and answer are those of one update, whatever their number.
 
     None of the parts has a memory.
-
-    Attributes:
-        weigh: what the aggregation rule weighs updates by.
     """
 
     repeatable: ClassVar[bool] = False
-
-    weigh: Weigh
 
     @property
     def round(self) -> int:
@@ -41,6 +36,8 @@ class PooledJob(OfParts):
     def run(self, bench: Workbench, board: Board) -> list[Trained]:
         """Return the clients' updates, pooled; one that is to be refused is kept out and comes as it is."""
         refused: list[Update] = []
+        weigh = bench.config.aggregator.build().weight
+        assert weigh is not None, "the configuration asks for no pooling where the rule is no sum"
 
         def sound() -> Iterator[Update]:
             for part in self.parts:
@@ -50,7 +47,7 @@ class PooledJob(OfParts):
                 else:
                     yield update
 
-        pooled = pool(sound(), self.weigh, bench.layout.size)
+        pooled = pool(sound(), weigh, bench.layout.size)
         known = {update.client: update for update in [*pooled, *refused]}
         return [(known[part.client], None) for part in self.parts]
 
@@ -61,16 +58,14 @@ class Pooling:
 
     Attributes:
         size: how many clients a job has, 1 or more; the last one of a round may have fewer.
-        weigh: what the aggregation rule weighs updates by.
     """
 
     size: int
-    weigh: Weigh
 
     async def run(self, crew: Crew, jobs: Sequence[TrainJob]) -> AsyncGenerator[Trained | Lost, None]:
         """Yield the results of the clients' jobs, in order, each as soon as its group and all before it are there."""
         groups = [tuple(jobs[start : start + self.size]) for start in range(0, len(jobs), self.size)]
-        async with aclosing(crew.run(PooledJob(group, self.weigh) for group in groups)) as outcomes:
+        async with aclosing(crew.run(PooledJob(group) for group in groups)) as outcomes:
             for group in groups:
                 outcome = await anext(outcomes)
                 for result in [outcome] * len(group) if isinstance(outcome, Lost) else outcome:

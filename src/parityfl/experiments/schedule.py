@@ -19,8 +19,9 @@ from parityfl.core.rounds import Plan, plan_round
 from parityfl.core.seeding import generator
 from parityfl.core.selection import Selector
 from parityfl.core.types import FloatArray, IntArray, Outcome, World
-from parityfl.engine.folder import disk_errors, is_empty, write_atomically
+from parityfl.engine.folder import disk_errors, is_empty
 from parityfl.engine.tables import header, lines, text
+from parityfl.files import replace_file
 
 COLUMNS = (
     "client_id", "pi", "mu", "num_available", "num_selected", "participation_rate", "conditional_rate", "utility",
@@ -231,8 +232,8 @@ def write_schedule(schedule: Schedule, config: Config, out: Path) -> Path:
     document = {"config": config.document(), "hash": config.hash, "figures": jsonable(schedule.figures())}
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, header(COLUMNS) + _lines(schedule, config.device_ids))
-        write_atomically(out / "schedule.json", json.dumps(document, indent=2) + "\n")
+        replace_file(path, (header(COLUMNS) + _lines(schedule, config.device_ids)).encode())
+        replace_file(out / "schedule.json", (json.dumps(document, indent=2) + "\n").encode())
     return path
 
 

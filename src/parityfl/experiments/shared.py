@@ -7,24 +7,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from multiprocessing import RawArray
+from pathlib import Path
+from shutil import disk_usage
+from tempfile import gettempdir
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from parityfl.core.errors import FleetError
 from parityfl.core.types import Vector
 from parityfl.training.holdings import Holdings, Part
+
+_MEMORY = "/dev/shm"  # noqa: S108 - where multiprocessing puts such files on Linux if it has room for them
 
 
 class SharedArray:
     """An array in an anonymous memory-mapped file, which is gone with the last process that has it.
 
     It can be handed to a process only when that one starts: multiprocessing passes the file's descriptor then.
+
+    Raises:
+        FleetError: there is no room for it.
     """
 
     def __init__(self, shape: Sequence[int], dtype: DTypeLike) -> None:
         self._shape, self._dtype = tuple(shape), np.dtype(dtype)
-        self._raw = RawArray(ctypes.c_byte, max(1, prod(self._shape) * self._dtype.itemsize))
+        size = max(1, prod(self._shape) * self._dtype.itemsize)
+        _require_room(size)
+        self._raw = RawArray(ctypes.c_byte, size)
 
     @staticmethod
     def copy_of(array: NDArray[Any]) -> SharedArray:
@@ -79,6 +90,17 @@ class SharedHoldings:
         bare = (self.bare.train, self.bare.held, self.bare.test)
         pairs = zip(bare, self.arrays, strict=True)
         return self.bare.with_parts([Part(images.view(), labels.view(), p.bounds) for p, (images, labels) in pairs])
+
+
+def _require_room(size: int) -> None:
+    """Refuse what would end the process without a word: such a file takes its room as it is written to."""
+    places = [Path(_MEMORY), Path(gettempdir())]
+    room = max(disk_usage(place).free for place in places if place.is_dir())
+    if size > room:
+        raise FleetError(
+            f"{size / 1e6:.0f} MB that processes share fit neither into {places[0]} nor into {places[1]} ($TMPDIR), "
+            f"where there is room for {room / 1e6:.0f}: make room, or do without worker processes (engine.workers = 1)"
+        )
 
 
 def _emptied(part: Part) -> Part:

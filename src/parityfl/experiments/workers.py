@@ -18,6 +18,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 from parityfl.config import Config
@@ -148,9 +149,11 @@ class _Life:
         self._giving = asyncio.Lock()
         self._ready = False
         self._ended = False
+        self._started = False
+        self._starts = Lock()
         self._pipe, theirs = context().Pipe()  # which ends with the process
         self._process = context().Process(target=_work, args=(theirs, station, shelf), daemon=True)
-        self._starting = asyncio.create_task(asyncio.to_thread(start, self._process, theirs))
+        self._starting = asyncio.create_task(asyncio.to_thread(self._start, theirs))
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._pipe.fileno(), self._hear)
 
@@ -173,7 +176,16 @@ class _Life:
     def end(self) -> None:
         """End the process, whatever it is doing: no job has brought that about."""
         self._give_up(by_itself=False)
-        self._starting.add_done_callback(self._kill)
+        with self._starts:
+            self._kill()
+
+    def _start(self, theirs: Connection[Any, Any]) -> None:
+        """Start the process; for a thread, which may come to it when all is over."""
+        start(self._process, theirs)
+        with self._starts:
+            self._started = True
+            if self._ended:
+                self._kill()
 
     async def _give(self, given: _Given, message: memoryview) -> None:
         async with self._giving:
@@ -192,10 +204,11 @@ class _Life:
     def _hear(self) -> None:
         """Take an answer, which is on its way and so is there soon, or the end of the process."""
         try:
-            result, error = self._pipe.recv()
-        except Exception:  # it has ended, or answers what cannot be read, which is as good as that
+            said = self._pipe.recv_bytes()
+        except (EOFError, OSError):
             self._give_up(by_itself=True)
             return
+        result, error = _read(said)
         if not self._ready:
             self._ready = True
             return
@@ -210,8 +223,8 @@ class _Life:
             if not given.answer.done():
                 given.answer.set_exception(_EndedError(at_work=by_itself and self._ready and number == 0))
 
-    def _kill(self, started: asyncio.Task[None]) -> None:
-        if not started.cancelled() and started.exception() is None and self._process.is_alive():
+    def _kill(self) -> None:
+        if self._started and self._process.is_alive():
             self._process.kill()
 
 
@@ -227,15 +240,35 @@ def _work(owner: Connection[Any, Any], station: Station, shelf: Shelf) -> None:
     with owner, suppress(EOFError, ConnectionError):
         owner.send((None, None))
         while True:
-            job, number = owner.recv()
+            asked = owner.recv_bytes()
             try:
+                job, number = ForkingPickler.loads(asked)
                 result = perform(job, bench, station.board)
-                left = result if number is None else shelf.leave(result, number)
+                answer = ForkingPickler.dumps((result if number is None else shelf.leave(result, number), None))
             except Exception as error:  # the owner's to judge
-                error.add_note(traceback.format_exc())
-                owner.send((None, error))
-            else:
-                owner.send((left, None))
+                answer = _told(error)
+            owner.send_bytes(answer)
+
+
+def _told(error: Exception) -> memoryview:
+    """Return an answer that is an error, as it is or, where that cannot be told, by its traceback."""
+    text = traceback.format_exc()
+    error.add_note(text)
+    try:
+        answer = ForkingPickler.dumps((None, error))
+        ForkingPickler.loads(answer)
+    except Exception:  # there are exceptions that cannot be written, or not read
+        return ForkingPickler.dumps((None, RuntimeError(text)))
+    return answer
+
+
+def _read(said: bytes) -> tuple[Any, Exception | None]:
+    """Return a result, or the error that it is, too, where it cannot be read."""
+    try:
+        result, error = ForkingPickler.loads(said)
+    except Exception as fault:  # it has been written by a class that is another one here
+        return None, fault
+    return result, error
 
 
 def _oom_kills() -> int:

@@ -33,7 +33,7 @@ RATE = 0.05
 """False-discovery rate: the expected share of chance among the pairs that are reported."""
 
 REACH = 2.0
-"""How many steps a round's observation is good for: a coordinator that was down saw nothing."""
+"""How many steps a round's observation is good for: in a long one nobody looks who comes and goes."""
 
 FEWEST_INSTANTS = 10
 MOST_CLIENTS = 2000

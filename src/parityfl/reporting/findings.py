@@ -23,7 +23,8 @@ VERDICTS = ("better", "worse", "not settled", "no interval")
 """The verdicts that a method is given in words, in their order."""
 
 _LEFT_BEHIND = {
-    "never available": "The server never saw them: no figure of parity counts them, and no model learned from them.",
+    "never available": "The server never saw them: the figures of utility and the conditional "
+    "selection gap leave them out, and no model learned from them.",
     "never selected": f"Available in {MANY_OPPORTUNITIES} rounds or more, and never chosen.",
     "never completed a round": "Chosen, and never delivered: the outcomes tell why.",
     "little benefit": f"Available in {MANY_OPPORTUNITIES} rounds or more, with at most "
@@ -105,7 +106,10 @@ def _percent(value: float | None) -> str:
 
 def _global_accuracy(run: RunData) -> Finding:
     average = _percent(last_known(run.rounds, "ema_global_accuracy"))
-    text = f"of the test set is classified correctly by the final model; by the server's moving average, {average}."
+    rounds, measured = run.rounds["round"].to_list(), run.rounds.drop_nulls("global_accuracy")["round"].to_list()
+    final = measured[-1:] in ([], rounds[-1:])
+    model = "the final model" if final else f"the model after round {measured[-1]}, the last that was measured"
+    text = f"of the test set is classified correctly by {model}; by the server's moving average, {average}."
     return Finding("Global accuracy", _percent(last_known(run.rounds, "global_accuracy")), text)
 
 
@@ -191,7 +195,9 @@ def _unfinished(run: RunData) -> Finding | None:
     again = f"{resumed} (with the address and the credentials that it had)" if run.live else resumed
     remedy = f"Go on with: {again}" if run.summary else f"If it has ended, go on with: {again}"
     return Finding(
-        "The run did not finish", "", f"It is {unfinished(run)}; the figures are those of that round. {remedy}"
+        "The run did not finish",
+        "",
+        f"It is {unfinished(run)}; the figures are the last that were measured by then. {remedy}",
     )
 
 

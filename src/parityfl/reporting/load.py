@@ -183,20 +183,28 @@ def load_run(path: str | Path) -> RunData:
     _require_every_round(folder / "rounds.csv", rounds["round"])
     summary = _read_json(folder, SUMMARY) if (folder / SUMMARY).exists() else {}
     ended = (folder / "shortfall.csv").exists()
+    complete = _complete(rounds, clients)
     return RunData(
         folder,
         config,
         summary,
-        _complete(rounds, clients),
-        clients.join(rounds, on="round", how="semi", maintain_order="left"),
+        complete,
+        clients.join(complete, on="round", how="semi", maintain_order="left"),
         _read_csv(folder, "shortfall.csv", SHORTFALL_COLUMNS) if ended else None,
     )
 
 
 def _complete(rounds: pl.DataFrame, clients: pl.DataFrame) -> pl.DataFrame:
-    """Return the rounds up to the last that has clients; the first may have none: no device had registered."""
-    last = clients["round"].max()
-    return rounds if last is None else rounds.filter(pl.col("round") <= last)
+    """Return the rounds up to the last that has all its clients.
+
+    No client ever leaves the table, so a last round with fewer of them than the one before is still being written. The
+    first rounds may have none: no device had registered.
+    """
+    sizes = clients.group_by("round").len().sort("round").tail(2)
+    if sizes.is_empty():
+        return rounds
+    torn = sizes.height == 2 and sizes["len"][1] < sizes["len"][0]
+    return rounds.filter(pl.col("round") <= sizes["round"][0 if torn else -1])
 
 
 def _require_every_round(path: Path, numbers: pl.Series) -> None:

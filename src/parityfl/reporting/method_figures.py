@@ -80,7 +80,7 @@ def clients_by_method(rows: Sequence[Row]) -> Figure:
         for label, table in zip(_label_once(row), tables[position], strict=False):
             lorenz(shares, table["normalized_utility"].drop_nulls().to_numpy(), **_line(position))
             both = table.select("availability_estimate", "eval_accuracy").drop_nulls().to_numpy()
-            look: dict[str, Any] = {"color": COLOURS[position % 6], "marker": MARKERS[position % 6], "label": label}
+            look = {**_point(position), "label": label}
             points.scatter(both[:, 0], both[:, 1], s=18, alpha=0.65, linewidths=0, rasterized=many, **look)
     lorenz_axes(shares)
     points.set(xlabel="share of rounds available", ylabel="accuracy on the client's own data")
@@ -98,8 +98,7 @@ def trade_off_by_method(rows: Sequence[Row]) -> Figure:
         for position, row in enumerate(rows):
             cost, gain = row.estimates[column], row.estimates["global_accuracy"]
             if cost is not None and gain is not None:
-                look: dict[str, Any] = {"color": COLOURS[position % 6], "marker": MARKERS[position % 6]}
-                look["label"] = row.method
+                look = {**_point(position), "label": row.method}
                 panel.errorbar(cost.mean, gain.mean, yerr=_reach(gain), xerr=_reach(cost), linewidth=1, **look)
                 means.append((cost.mean, gain.mean))
         front = undominated(means)
@@ -168,7 +167,16 @@ def _method_curves(axes: Axes, rows: Sequence[Row], column: str, title: str) -> 
 
 
 def _line(position: int) -> dict[str, Any]:
-    return {"color": COLOURS[position % len(COLOURS)], "linestyle": DASHES[position % len(DASHES)]}
+    return {"color": COLOURS[position % len(COLOURS)], "linestyle": DASHES[_shifted(position) % len(DASHES)]}
+
+
+def _point(position: int) -> dict[str, Any]:
+    return {"color": COLOURS[position % len(COLOURS)], "marker": MARKERS[_shifted(position) % len(MARKERS)]}
+
+
+def _shifted(position: int) -> int:
+    """Return a number that moves on by one more when the colours begin anew, so that no pair comes twice for long."""
+    return position + position // len(COLOURS)
 
 
 def _label_once(row: Row) -> list[str | None]:

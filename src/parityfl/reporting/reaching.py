@@ -10,8 +10,9 @@ from math import inf, isinf
 from statistics import median
 
 import numpy as np
+import polars as pl
 
-from parityfl.reporting.compare import Comparison, Row, last_known, pairs_of
+from parityfl.reporting.compare import Comparison, Row, pairs_of
 from parityfl.reporting.intervals import Estimate, estimate
 from parityfl.reporting.load import RunData
 
@@ -83,9 +84,14 @@ def paces(comparison: Comparison) -> list[Pace]:
     return [pace for pace in found if pace]
 
 
-def round_of(run: RunData, target: Target, value: float) -> float:
-    """Return the round from which on a run's figure counts as no worse than `value`; infinite where there is none."""
-    known = run.rounds.select("round", target.column).drop_nulls()
+def round_of(known: pl.DataFrame, target: Target, value: float) -> float:
+    """Return the round from which on a run's figure counts as no worse than `value`; infinite where there is none.
+
+    Args:
+        known: the column `round`, ascending, and the figure's, without a gap.
+        target: which figure.
+        value: what is to be reached.
+    """
     good = (known[target.column].to_numpy() - value) * target.better >= 0
     if target.lasting:
         good = np.logical_and.accumulate(good[::-1])[::-1]
@@ -93,10 +99,15 @@ def round_of(run: RunData, target: Target, value: float) -> float:
 
 
 def _pace(row: Row, pairs: Sequence[tuple[RunData, RunData]], target: Target) -> Pace | None:
-    ends = [(run, last_known(partner.rounds, target.column)) for run, partner in pairs]
-    known = [(run, value) for run, value in ends if value is not None]
-    mean = estimate([value for _, value in known])
+    """Look at rounds of which both runs of a pair know the figure: one may measure it more often than the other."""
+    columns = ("round", target.column)
+    known = [run.rounds.select(columns).drop_nulls() for run, _ in pairs]
+    theirs = [partner.rounds.select(columns).drop_nulls() for _, partner in pairs]
+    shared = [mine.join(other, on="round", suffix="_base") for mine, other in zip(known, theirs, strict=True)]
+    shared = [both.sort("round") for both in shared if not both.is_empty()]
+    ends = [float(both[f"{target.column}_base"][-1]) for both in shared]
+    mean = estimate(ends)
     if mean is None:
         return None
-    rounds = tuple(round_of(run, target, value) for run, value in known)
-    return Pace(row.setting, row.method, target, mean, rounds, max(run.rounds.height for run, _ in known))
+    rounds = tuple(round_of(both, target, end) for both, end in zip(shared, ends, strict=True))
+    return Pace(row.setting, row.method, target, mean, rounds, max(run.rounds.height for run, _ in pairs))

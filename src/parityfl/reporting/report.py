@@ -47,13 +47,18 @@ def write_report(path: str | Path) -> Path:
     return write_comparison(Path(path))[0]
 
 
-def write_comparison(folder: Path) -> tuple[Path, Comparison]:
-    """Do what `write_report` does; return the report's path and the comparison that it shows."""
+def write_comparison(folder: Path, notes: Sequence[str] = ()) -> tuple[Path, Comparison]:
+    """Do what `write_report` does; return the report's path and the comparison that it shows.
+
+    Args:
+        folder: of a run or of runs.
+        notes: a line for each run that has no folder, with the reason.
+    """
     if os.path.exists(folder / CONFIG):  # Path.exists fails on a folder that may not be searched
         run = load_run(folder)
         page, comparison = run_page(run), compare([run])
     else:
-        runs, comparison = compare_below(folder)
+        runs, comparison = compare_below(folder, notes)
         page = comparison_page(folder, runs, comparison, _report_of)
     with _disk_errors(folder):
         (folder / REPORT).write_text(page, encoding="utf-8")
@@ -130,8 +135,8 @@ def runs_below(folder: Path) -> tuple[list[RunData], list[str]]:
     return runs, unread
 
 
-def compare_below(folder: Path) -> tuple[list[RunData], Comparison]:
-    """Return the runs at and below `folder` and their comparison; its notes name the runs that cannot be read.
+def compare_below(folder: Path, notes: Sequence[str] = ()) -> tuple[list[RunData], Comparison]:
+    """Return the runs at and below `folder` and their comparison; its notes name the runs that cannot be read, too.
 
     Raises:
         FolderError: there is none, or none can be read.
@@ -142,7 +147,7 @@ def compare_below(folder: Path) -> tuple[list[RunData], Comparison]:
     if not runs:
         raise FolderError(f"{folder} holds no run: expected a run folder, or folders with a summary.json below it")
     comparison = compare(runs)
-    return runs, replace(comparison, notes=(*comparison.notes, *unread))
+    return runs, replace(comparison, notes=(*comparison.notes, *unread, *notes))
 
 
 @contextmanager
@@ -195,7 +200,7 @@ def _facts(run: RunData, clients: pl.DataFrame) -> dict[str, str]:
         "Data": config.get("data", {}).get("name"),
         "Model": config.get("model", {}).get("name"),
         "Availability": config.get("availability", {}).get("name"),
-        "Availability, requested and realised": availability_line(clients),
+        "Availability, requested and realised": availability_line(run),
         "Drop-out, requested and realised": dropout_line(run, clients),
         "Utility": config.get("utility", {}).get("functional"),
         "Rounds": f"{run.rounds.height} of {planned}",

@@ -9,23 +9,20 @@ from parityfl.reporting.load import RunData
 from parityfl.reporting.tables import number
 
 
-def availability_line(clients: pl.DataFrame) -> str | None:
-    """Return requested and realised availability over the rounds, and the client with the largest gap.
+def availability_line(run: RunData) -> str | None:
+    """Return requested and realised availability, and the client with the largest gap; None where no truth is known.
 
-    None where no truth is known.
-
-    Args:
-        clients: the run's `standing`.
+    Both are over the rounds of which the truth is known: a recording may end before the run does.
     """
-    gaps = clients.with_columns(gap=(pl.col("availability_estimate") - pl.col("availability_true")).abs()).drop_nulls(
-        "gap"
-    )
+    known = run.clients.drop_nulls("availability_true").group_by("client_id", maintain_order=True)
+    gaps = known.agg(pl.mean("availability_true"), realised=pl.mean("available"))
     if gaps.is_empty():
         return None
+    gaps = gaps.with_columns(gap=(pl.col("realised") - pl.col("availability_true")).abs())
     widest = gaps.sort("gap", descending=True, maintain_order=True).row(0, named=True)
     return (
         f"{number(gaps['availability_true'].mean())} requested on average, "  # type: ignore[arg-type]
-        f"{number(gaps['availability_estimate'].mean())} realised; largest gap {number(widest['gap'])}, "  # type: ignore[arg-type]
+        f"{number(gaps['realised'].mean())} realised; largest gap {number(widest['gap'])}, "  # type: ignore[arg-type]
         f"{widest['client_id']}"
     )
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from parityfl.core.errors import FolderError, UnfinishedError
 from parityfl.core.types import Vector
+from parityfl.files import replace_file
 
 HELD_BYTES = 2**26
 """How much of what is in the folder may be in memory as well."""
@@ -84,9 +85,7 @@ class ClientMemory:
     def _save(self, client: int, round: int, vector: Vector, base: int) -> None:
         path = self._path(client, round)
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".part")
-        save_file({"memory": np.ascontiguousarray(vector)}, draft, metadata={"sha256": _digest(vector)})
-        draft.replace(path)
+        replace_file(path, save({"memory": np.ascontiguousarray(vector)}, metadata={"sha256": _digest(vector)}))
         files = {int(file.stem): file for file in path.parent.glob("*.safetensors")}
         for version in files.keys() - _needed(files, round, base):
             files[version].unlink()

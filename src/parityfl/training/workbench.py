@@ -12,6 +12,7 @@ from torch import Tensor
 import parityfl.training.objectives  # noqa: F401 - registers the objectives' training
 from parityfl.allocator import keep_freed_memory
 from parityfl.config import Config
+from parityfl.core.aggregation import aggregator
 from parityfl.core.arrays import Layout
 from parityfl.core.seeding import generator, integer
 from parityfl.core.types import MAX_LOSS, BoolArray, FloatArray, IntArray, Update, Vector
@@ -104,8 +105,11 @@ class Workbench:
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """The modules that define the model and the objective."""
-        return model.get(self.config.model.name).__module__, type(self._objective).__module__
+        """The modules that define what is computed here: the model, the objective, and the rule that pools updates."""
+        used = [model.get(self.config.model.name), type(self._objective)]
+        if self.config.engine.pre_aggregate is not None:
+            used.append(aggregator.get(self.config.aggregator.name))
+        return tuple(part.__module__ for part in used)
 
     def describe(self) -> str:
         """Return how it computes, for the user."""

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from parityfl.core.errors import ConfigError, FolderError
+from parityfl.files import replace_file
 from parityfl.wire.signing import Token
 
 JOIN_TOKEN = "PARITYFL_JOIN_TOKEN"  # noqa: S105 - the variable's name
@@ -52,35 +53,13 @@ def make_folder(path: Path) -> None:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Replace a file in one step; nobody but its owner may read it.
+    """Replace a file in one step, durably; nobody but its owner may read it.
 
     Raises:
         FolderError: it cannot be written.
     """
-    replace_file(path, text, 0o600)
-
-
-def replace_file(path: Path, text: str, mode: int = 0o666, *, durable: bool = True) -> None:
-    """Replace a file in one step.
-
-    Args:
-        path: the file.
-        text: what it is to hold.
-        mode: who may read and write it, less what the process's umask takes away.
-        durable: whether to wait until a loss of power cannot take it, neither as it was nor as it is to be.
-
-    Raises:
-        FolderError: it cannot be written.
-    """
-    draft = path.with_name(f"{path.name}.part")
     with writing(path):
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as handle:
-            handle.write(text)
-            handle.flush()
-            if durable:
-                os.fsync(handle.fileno())
-        draft.replace(path)
+        replace_file(path, text.encode(), 0o600, durable=True)
 
 
 def _content(file: Path) -> str:

@@ -1,0 +1,49 @@
+"""Files that are replaced in one step: whoever reads one finds it as it was or as it is to be, and never half of it."""
+
+import errno
+import os
+from pathlib import Path
+
+_NOT_SYNCED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
+"""What file systems say that do not sync folders."""
+
+
+def replace_file(path: Path, data: bytes, mode: int = 0o666, *, durable: bool = False) -> None:
+    """Write a file under another name and move it into place.
+
+    Args:
+        path: the file; its folder is there.
+        data: what it is to hold.
+        mode: who may read and write it, less what the process's umask takes away.
+        durable: whether to wait until a loss of power cannot take it, nor its name. A process that is killed takes
+            nothing either way.
+
+    Raises:
+        OSError: it cannot be written; what was there before still is.
+    """
+    draft = path.with_name(f"{path.name}.part")
+    draft.unlink(missing_ok=True)
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as handle:
+            handle.write(data)
+            if durable:
+                handle.flush()
+                os.fsync(handle.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)  # a disk that is full has room again, for what is smaller
+        raise
+    if durable:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder, where the file system can tell."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_SYNCED:
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,40 @@
+"""Commands with nothing but their defaults, as somebody types them who has just installed the package."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from urllib.request import urlopen
+
+PARITYFL = [sys.executable, "-m", "parityfl"]
+
+
+def test_the_version() -> None:
+    done = subprocess.run([*PARITYFL, "--version"], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", done.stdout)
+
+
+def test_runs_without_a_folder_get_one_each_and_the_page_lists_them(tmp_path: Path) -> None:
+    folders = []
+    for _ in range(2):
+        done = subprocess.run(
+            [*PARITYFL, "run", "--rounds", "1"], capture_output=True, text=True, check=True, cwd=tmp_path
+        )
+        folders.append(tmp_path / done.stdout.splitlines()[-1])
+    assert folders[0] != folders[1]
+    for folder in folders:
+        assert folder.parent == tmp_path / "runs"
+        assert json.loads((folder / "summary.json").read_text())["status"] == "done"
+
+    with subprocess.Popen(
+        [*PARITYFL, "ui", "runs", "--port", "0"], stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as ui:
+        assert ui.stderr is not None
+        try:
+            page = urlopen(ui.stderr.readline().strip(), timeout=60).read().decode()
+        finally:
+            ui.send_signal(signal.SIGTERM)
+        assert ui.wait(60) == 0
+    assert all(folder.name in page for folder in folders)
