@@ -202,28 +202,23 @@ def test_a_process_that_dies_before_it_can_work_charges_nobody(
     assert [(loss.charge, loss.usable) for loss in asyncio.run(main())] == [(0, True), (0, True)]
 
 
-def test_what_a_job_raises_is_raised_here_with_where_it_happened(bench: Workbench) -> None:
-    async def main() -> Any:
-        worker = WorkerProcess(station(bench))
-        found = await asyncio.gather(worker.run(Fail()), worker.run(Echo(1)), return_exceptions=True)
-        worker.close()
-        return found
+async def beside_an_echo(bench: Workbench, job: Any) -> Any:
+    """Give a worker a job and then another; return what became of both."""
+    worker = WorkerProcess(station(bench))
+    found = await asyncio.gather(worker.run(job), worker.run(Echo(1)), return_exceptions=True)
+    worker.close()
+    return found
 
-    failure, (number, _) = asyncio.run(main())
+
+def test_what_a_job_raises_is_raised_here_with_where_it_happened(bench: Workbench) -> None:
+    failure, (number, _) = asyncio.run(beside_an_echo(bench, Fail()))
     assert (str(failure), number) == ("a job that fails", 1)
     assert "crew_jobs.py" in failure.__notes__[0]
 
 
 def test_an_error_that_cannot_be_told_as_it_is_is_told_by_its_traceback(bench: Workbench) -> None:
     """It is the job that fails then, as it would in this process, and not the worker."""
-
-    async def main() -> Any:
-        worker = WorkerProcess(station(bench))
-        found = await asyncio.gather(worker.run(FailOddly()), worker.run(Echo(1)), return_exceptions=True)
-        worker.close()
-        return found
-
-    failure, (number, _) = asyncio.run(main())
+    failure, (number, _) = asyncio.run(beside_an_echo(bench, FailOddly()))
     assert "OddError: an odd error" in str(failure)
     assert number == 1
 

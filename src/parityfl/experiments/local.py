@@ -95,8 +95,7 @@ async def choose_grouping(bench: Workbench, crew: Crew, say: Say) -> Batching | 
     engine = bench.config.engine
     if engine.mode == "batched":
         return await choose_batching(bench, crew, say)
-    adds_up = bench.config.aggregator.build().weight is not None
-    return Pooling(engine.pre_aggregate) if engine.pre_aggregate is not None and adds_up else None
+    return None if engine.pre_aggregate is None else Pooling(engine.pre_aggregate)
 
 
 @contextmanager

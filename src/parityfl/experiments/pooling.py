@@ -37,7 +37,7 @@ class PooledJob(OfParts):
         """Return the clients' updates, pooled; one that is to be refused is kept out and comes as it is."""
         refused: list[Update] = []
         weigh = bench.config.aggregator.build().weight
-        assert weigh is not None, "the configuration asks for no pooling where the rule is no sum"
+        assert weigh is not None, "a configuration that asks for this with another rule is refused"
 
         def sound() -> Iterator[Update]:
             for part in self.parts:

@@ -18,7 +18,6 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from threading import Lock
 from typing import Any, TypeVar
 
 from parityfl.config import Config
@@ -149,8 +148,6 @@ class _Life:
         self._giving = asyncio.Lock()
         self._ready = False
         self._ended = False
-        self._started = False
-        self._starts = Lock()
         self._pipe, theirs = context().Pipe()  # which ends with the process
         self._process = context().Process(target=_work, args=(theirs, station, shelf), daemon=True)
         self._starting = asyncio.create_task(asyncio.to_thread(self._start, theirs))
@@ -176,16 +173,13 @@ class _Life:
     def end(self) -> None:
         """End the process, whatever it is doing: no job has brought that about."""
         self._give_up(by_itself=False)
-        with self._starts:
-            self._kill()
+        self._kill()
 
     def _start(self, theirs: Connection[Any, Any]) -> None:
         """Start the process; for a thread, which may come to it when all is over."""
         start(self._process, theirs)
-        with self._starts:
-            self._started = True
-            if self._ended:
-                self._kill()
+        if self._ended:  # who ended it found no process yet
+            self._kill()
 
     async def _give(self, given: _Given, message: memoryview) -> None:
         async with self._giving:
@@ -224,7 +218,7 @@ class _Life:
                 given.answer.set_exception(_EndedError(at_work=by_itself and self._ready and number == 0))
 
     def _kill(self) -> None:
-        if self._started and self._process.is_alive():
+        if self._process.is_alive():
             self._process.kill()
 
 

@@ -99,15 +99,16 @@ def round_of(known: pl.DataFrame, target: Target, value: float) -> float:
 
 
 def _pace(row: Row, pairs: Sequence[tuple[RunData, RunData]], target: Target) -> Pace | None:
-    """Look at rounds of which both runs of a pair know the figure: one may measure it more often than the other."""
-    columns = ("round", target.column)
-    known = [run.rounds.select(columns).drop_nulls() for run, _ in pairs]
-    theirs = [partner.rounds.select(columns).drop_nulls() for _, partner in pairs]
-    shared = [mine.join(other, on="round", suffix="_base") for mine, other in zip(known, theirs, strict=True)]
-    shared = [both.sort("round") for both in shared if not both.is_empty()]
+    shared = [both for pair in pairs if not (both := _known_to_both(*pair, target.column)).is_empty()]
     ends = [float(both[f"{target.column}_base"][-1]) for both in shared]
     mean = estimate(ends)
     if mean is None:
         return None
     rounds = tuple(round_of(both, target, end) for both, end in zip(shared, ends, strict=True))
     return Pace(row.setting, row.method, target, mean, rounds, max(run.rounds.height for run, _ in pairs))
+
+
+def _known_to_both(run: RunData, partner: RunData, column: str) -> pl.DataFrame:
+    """Return a figure of a pair in the rounds in which both know it: one may measure it more often than the other."""
+    mine, theirs = (each.rounds.select("round", column).drop_nulls() for each in (run, partner))
+    return mine.join(theirs, on="round", suffix="_base").sort("round")

@@ -138,6 +138,10 @@ def runs_below(folder: Path) -> tuple[list[RunData], list[str]]:
 def compare_below(folder: Path, notes: Sequence[str] = ()) -> tuple[list[RunData], Comparison]:
     """Return the runs at and below `folder` and their comparison; its notes name the runs that cannot be read, too.
 
+    Args:
+        folder: of runs.
+        notes: more notes.
+
     Raises:
         FolderError: there is none, or none can be read.
     """
