@@ -222,7 +222,7 @@ def test_what_is_not_finite_was_not_measured():
     np.testing.assert_array_equal(wild.eval_loss, [NAN, 0.5, NAN])
     np.testing.assert_array_equal(wild.local_loss_before, [NAN] * 3)
     np.testing.assert_array_equal(wild.credit, [NAN, 0.0, 0.0])
-    assert account(ledger, wild).utility.tolist() == [0.0, 0.0, 0.0]
+    assert account(ledger, wild).utility.tolist() == pytest.approx([NAN, 0.0, 0.0], nan_ok=True)
 
 
 def test_the_first_round_takes_a_participants_own_measure_of_the_initial_model():
@@ -244,19 +244,36 @@ def test_a_gain_that_no_float_holds_was_not_measured(functional):
         assert np.isnan(gain[0])
     assert record.loss_gain.tolist()[1:] == [0.5, 1.0]
     after = account(ledger, record)
-    assert after.utility[0] == 0
+    assert np.isnan(after.utility[0])
     figures = fairness_figures(replace(record, eval_accuracy=np.ones(3)), after, world(), functional)
     assert figures["net_gain_cv"] == pytest.approx(1 / 3)
 
 
 def test_only_who_was_sent_the_global_model_measured_it():
     """Nobody evaluated the model before. Client 0 was sent it; client 1 goes on from an older one of its own, whose
-    loss of 9 says nothing of what the round has brought: its gain is unknown, and 0 is credited."""
+    loss of 9 says nothing of what the round has brought: its gain is unknown."""
     a_plan, results = plan(1, [1, 1, 1], [0, 1]), [reply(0, before=2.0), reply(1, before=9.0, after=8.0)]
     record = close(a_plan, results, started([NAN] * 3), loss=[1.5, 0.5, NAN], sent_global=[True, False, False])
     np.testing.assert_array_equal(record.loss_gain, [0.5, NAN, NAN])
     np.testing.assert_array_equal(record.local_gain, [NAN, 1.0, NAN])
-    assert account(started([NAN] * 3), record).utility.tolist() == [0.5, 0.0, 0.0]
+    assert account(started([NAN] * 3), record).utility.tolist() == pytest.approx([0.5, NAN, 0.0], nan_ok=True)
+
+
+def test_a_utility_is_unknown_until_a_gain_was_measured_and_then_misses_what_was_not():
+    """Client 0 takes part in all four rounds, and its gain is known in the second, 0.5, and the last, 0.25."""
+    ledger, utilities = started([2.0] * 3), []
+    for number, credit in enumerate([NAN, 0.5, NAN, 0.25], 1):
+        record = close(plan(number, [1, 1, 1], [0]), [reply(0)], ledger)
+        ledger = account(ledger, replace(record, credit=np.array([credit, 0.0, 0.0])))
+        utilities.append(ledger.utility.tolist())
+    assert [own for own, *_ in utilities] == pytest.approx([NAN, 0.5, 0.5, 0.75], nan_ok=True)
+    assert all(others == [0, 0] for _, *others in utilities)
+
+
+def test_a_utility_that_is_unknown_stays_so_while_its_client_rests():
+    ledger = replace(started(), utility=np.array([NAN, 0.0, 0.0]), participated=np.array([1, 0, 0]))
+    rested = account(ledger, close(plan(1, [1, 1, 1], []), [], ledger))
+    assert rested.utility.tolist() == pytest.approx([NAN, 0.0, 0.0], nan_ok=True)
 
 
 def test_a_live_world_learns_the_samples_from_the_replies():

@@ -43,6 +43,20 @@ def test_the_parts_add_up(clients):
     np.testing.assert_allclose(added, parts.total, rtol=1e-9, atol=1e-9 * max(1.0, float(np.abs(utility).sum())))
 
 
+def test_of_a_client_whose_utility_nobody_measured_only_its_gain_is_unknown():
+    """Four rounds, n = (4, 2), s = (2, 2), P = (2, 1), u = (3, ?): g = 3/2, from the first alone, so the share is 9/4.
+
+    Absence (3 - n) 3/4, scheduling (2n/3 - s) 9/8, execution (3s/4 - P) 3/2, learning 3P/2 - u.
+    """
+    parts = shortfall(ledger_of(4, (4, 2), (2, 2), (2, 1), (3.0, np.nan)))
+    assert parts.share == pytest.approx([9 / 4, 9 / 4])
+    assert parts.physical == pytest.approx([-3 / 4, 3 / 4])
+    assert parts.scheduling == pytest.approx([3 / 4, -3 / 4])
+    assert parts.execution == pytest.approx([-3 / 4, 3 / 4])
+    assert parts.learning == pytest.approx([0, np.nan], nan_ok=True)
+    assert parts.total == pytest.approx([-3 / 4, np.nan], nan_ok=True)
+
+
 @pytest.mark.parametrize("utility", [(1.7e308, 1.7e308), (np.inf, 1.0), (np.inf, -np.inf), (1.7e308, -1.7e308)])
 def test_no_utility_ends_a_run(utility):
     """What cannot be added up is not finite, and raises nothing."""

@@ -129,6 +129,30 @@ def test_our_clients_csv_is_cumulative(tmp_path: Path):
     assert figures["participation_gini"] == pytest.approx(sum([-5 * 0, -3 * 0, -1, 1, 3 * 2, 5 * 8]) / (6 * 12))
 
 
+def test_our_clients_csv_may_hold_utilities_that_nobody_measured(tmp_path: Path):
+    """By round, a gains 1, something, and 2; b something twice; c never takes part. So (3, unknown, 0) over n = 3."""
+    rows = [
+        "1,a,1,1,1",
+        "2,a,1,1,1",
+        "3,a,1,1,3",
+        "1,b,1,1,",
+        "2,b,1,1,",
+        "3,b,1,0,",
+        "1,c,1,0,0",
+        "2,c,1,0,0",
+        "3,c,1,0,0",
+    ]
+    figures = audit(log(tmp_path, f"{HEADER},utility,outcome,normalized_utility", *(f"{row},," for row in rows)))
+    assert figures["utility_cv"] == pytest.approx(1)
+    assert figures["worst10_normalized_utility"] == 0
+    assert figures["utility_jain"] == pytest.approx(1 / 2)
+
+
+def test_a_utility_of_ours_that_is_no_number_is_refused(tmp_path: Path):
+    with pytest.raises(DataError, match="line 3: utility = 'much': write a number"):
+        audit(log(tmp_path, f"{HEADER},utility,outcome,normalized_utility", "1,a,1,1,1,,", "2,a,1,1,much,,"))
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(st.sampled_from(["00", "10", "11"]), min_size=3, max_size=3), min_size=1, max_size=8))
 def test_figures_keep_their_ranges(tmp_path_factory, rounds):

@@ -252,18 +252,29 @@ def test_headlines_of_what_nobody_measured(tmp_path: Path):
 )
 def test_utility_that_nobody_measured_is_one_warning(tmp_path: Path, holdout: float, why: str):
     run = measured(load_run(write_run(tmp_path / "run", changes={"population.holdout": holdout})), 0, 0)
-    nothing = run.clients.with_columns(utility=pl.lit(0.0), normalized_utility=pl.lit(0.0))
-    run = replace(run, clients=nothing)
+    took_part = pl.col("participated").cum_sum().over("client_id") > 0
+    columns = {name: pl.when(~took_part).then(pl.col(name)) for name in ("utility", "normalized_utility")}
+    run = replace(run, clients=run.clients.with_columns(**columns))
     found = warnings(run, standing(run))
-    assert [warning.title for warning in found] == ["Utility was not measured", "1 client: never available"]
+    assert [warning.title for warning in found] == ["The utility was not measured", "1 client: never available"]
     assert found[0].text == (
-        f"No client's loss_gain is known in any round: {why}. So every utility is 0, whatever the clients gained."
+        f"h0, h1, h2, h4. In no round that they took part in is their loss_gain known: {why}. No figure counts them."
     )
+
+
+def test_a_client_whose_utility_nobody_measured_is_named_and_not_called_left_behind(run: RunData):
+    unknown = {
+        name: pl.when(pl.col("client_id") != "h2").then(pl.col(name)) for name in ("utility", "normalized_utility")
+    }
+    run = replace(run, clients=run.clients.with_columns(**unknown))
+    found = {warning.title: warning.text for warning in warnings(run, standing(run))}
+    assert found["The utility of 1 client was not measured"].startswith("h2. ")
+    assert not any("little benefit" in title for title in found)
 
 
 def test_nobody_who_took_part_is_nobody_to_measure(run: RunData):
     run = replace(run, clients=measured(run, 0, 0).clients.with_columns(participated=pl.lit(0)))
-    assert "Utility was not measured" not in {warning.title for warning in warnings(run, standing(run))}
+    assert "The utility was not measured" not in {warning.title for warning in warnings(run, standing(run))}
 
 
 def test_a_preset_with_other_parts_is_not_called_by_its_name(tmp_path: Path):

@@ -114,7 +114,8 @@ class Ledger:
         present: 1 where the client was available in the last round.
         switched_on: rounds in which it was available after one in which it was not.
         switched_off: rounds in which it was not available after one in which it was.
-        utility: cumulative credited utility, raw and unclipped.
+        utility: cumulative credited utility, raw and unclipped; 0 before the first participation, nan where the client
+            has taken part and nobody has ever measured what it gained.
         initial_loss: held-out loss of the initial model, nan where nobody measured it.
         eval_loss: last known held-out loss of the global model.
         eval_accuracy: last known held-out accuracy of the global model.
@@ -219,7 +220,7 @@ def account(ledger: Ledger, record: RoundRecord) -> Ledger:
         switched_on=ledger.switched_on + (record.available & (ledger.present == 0) & ~newly),
         switched_off=ledger.switched_off + (~record.available & (ledger.present == 1)),
         expected_available=ledger.expected_available + record.availability_true,
-        utility=ledger.utility + np.nan_to_num(record.credit),
+        utility=_credited(ledger, record),
         eval_loss=_latest(ledger.eval_loss, record.eval_loss),
         eval_accuracy=_latest(ledger.eval_accuracy, record.eval_accuracy),
         train_loss=_latest(ledger.train_loss, record.train_loss),
@@ -227,6 +228,13 @@ def account(ledger: Ledger, record: RoundRecord) -> Ledger:
         personal_accuracy=_latest(ledger.personal_accuracy, record.personal_accuracy),
         latency_s=_latest(ledger.latency_s, np.where(record.participated | overdue, record.latency_s, np.nan)),
     )
+
+
+def _credited(ledger: Ledger, record: RoundRecord) -> FloatArray:
+    """Return the utility after a round: an unmeasured gain adds nothing, and is no 0 where there is no other."""
+    unknown = np.isnan(record.credit) & ((ledger.participated == 0) | np.isnan(ledger.utility))
+    credited = np.nan_to_num(ledger.utility) + np.nan_to_num(record.credit)
+    return np.where(unknown, np.nan, np.where(record.participated, credited, ledger.utility))
 
 
 def _latest(known: FloatArray, measured: FloatArray) -> FloatArray:

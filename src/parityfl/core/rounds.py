@@ -153,7 +153,7 @@ def fairness_figures(record: RoundRecord, ledger: Ledger, world: World, function
     accuracy, examples = record.eval_accuracy[here], record.num_samples[here]
     personal = ledger.personal_accuracy[here]
     net = _difference(ledger.initial_loss, record.eval_loss)[here]
-    measured = ~np.isnan(net)
+    measured = ~np.isnan(net) & ~np.isnan(ledger.utility[here])
     coverage = fairness.label_coverage(world.label_counts, record.participated)
     credited = float(np.sum(ledger.utility[here][measured]))
     parity = fairness.parity_figures(

@@ -17,6 +17,9 @@ participation. A client of average luck gains T_k pi sigma e g, and these shares
 and the four parts telescope to the shortfall. Positive is a loss; each column sums to 0 over clients. A rate whose
 denominator is 0 counts as 0: nothing was given out, so nobody fell short of it. Where utilities are too large to be
 added up, the figures that need their sum are not finite, which the file shows as empty.
+
+g is that of the clients whose utility is known. Of the others the first three parts are known all the same, and what
+needs their utility is nan.
 """
 
 from dataclasses import dataclass
@@ -49,17 +52,18 @@ class Shortfall:
 
 
 def shortfall(ledger: Ledger) -> Shortfall:
-    """Return each client's shortfall and its parts; they add up to it, whatever the ledger."""
+    """Return each client's shortfall and its parts; they add up to it where its utility is known."""
     rounds, available, selected, completed, utility = (
         np.asarray(values, dtype=np.float64)
         for values in (ledger.rounds_present, ledger.available, ledger.selected, ledger.participated, ledger.utility)
     )
+    known = ~np.isnan(utility)
     with np.errstate(over="ignore", invalid="ignore"):
         there, chosen, done, gain = (
             _rate(available, rounds),
             _rate(selected, available),
             _rate(completed, selected),
-            _rate(utility, completed),
+            _rate(utility[known], completed[known]),
         )
         share = rounds * there * chosen * done * gain
         parts = Shortfall(
@@ -71,8 +75,10 @@ def shortfall(ledger: Ledger) -> Shortfall:
             learning=completed * gain - utility,
         )
         added = parts.physical + parts.scheduling + parts.execution + parts.learning
-        tolerance = 1e-9 * max(1.0, float(np.abs(utility).sum()))
-        assert not np.isfinite(added).all() or np.allclose(added, parts.total, rtol=1e-9, atol=tolerance)
+        tolerance = 1e-9 * max(1.0, float(np.abs(utility[known]).sum()))
+        assert not np.isfinite(added[known]).all() or np.allclose(
+            added[known], parts.total[known], rtol=1e-9, atol=tolerance
+        )
         return parts
 
 

@@ -134,8 +134,9 @@ class _Log:
             worth = self._number("utility_increment", took, remedy)
             return frame.select(pl.when(took).then(worth).otherwise(0.0)).to_series()
         if set(OURS) <= set(self.text.columns):
-            before = pl.col("total").shift(1, fill_value=0.0).over("client_id", order_by="round")
-            return frame.with_columns(total=self._number("utility")).select(pl.col("total") - before).to_series()
+            total = self._number("utility", self.text["utility"].is_not_null())
+            known = pl.col("total").forward_fill().shift(1).fill_null(0.0).over("client_id", order_by="round")
+            return frame.with_columns(total=total).select(pl.col("total") - known).to_series()
         return frame["participated"].cast(pl.Float64)
 
     def _number(self, column: str, needed: pl.Series | None = None, remedy: str = "write a number") -> pl.Series:
@@ -190,12 +191,14 @@ def _ragged(content: bytes) -> str:
 
 
 def _clients(log: pl.DataFrame) -> pl.DataFrame:
-    """Return a row per client: its rounds, and in how many of them it was available, selected and took part."""
+    """Return a row per client: its rounds, in how many it was available, selected and took part, and its utility."""
+    gains = pl.col("increment").filter(pl.col("participated") == 1)
+    known = gains.is_not_null().any() | (gains.len() == 0)
     rounds = log["round"].unique().sort().to_numpy()
     totals = log.group_by("client_id", maintain_order=True).agg(
         pl.col("round").min().alias("first"),
         pl.col("available", "selected", "participated").sum(),
-        pl.col("increment").sum().alias("utility"),
+        pl.when(known).then(pl.col("increment").sum()).alias("utility"),
     )
     counted = len(rounds) - np.searchsorted(rounds, totals["first"].to_numpy())
     return totals.with_columns(pl.Series("rounds", counted))

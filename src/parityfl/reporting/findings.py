@@ -73,7 +73,7 @@ def warnings(run: RunData, clients: pl.DataFrame) -> list[Finding]:
     found = [
         _unfinished(run),
         _not_deterministic(run),
-        _unmeasured(run),
+        _unmeasured(run, clients),
         *_left_behind(clients),
         _often_late(run),
         _empty_rounds(run),
@@ -211,15 +211,18 @@ def _not_deterministic(run: RunData) -> Finding | None:
     return Finding("The run is not deterministic", "", text)
 
 
-def _unmeasured(run: RunData) -> Finding | None:
-    """Say that every utility is 0 because no gain was ever known: nobody is worse off for it."""
-    gain = run.config.get("utility", {}).get("functional", "loss_gain")
-    if run.clients["participated"].sum() == 0 or run.clients[gain].count() > 0:
+def _unmeasured(run: RunData, clients: pl.DataFrame) -> Finding | None:
+    """Name those who took part and whose gain nobody ever knew: whether they are worse off cannot be told."""
+    took_part = clients.filter(pl.col("participated") > 0)
+    unknown = took_part.filter(pl.col("utility").is_null())["client_id"].to_list()
+    if not unknown:
         return None
+    gain = run.config.get("utility", {}).get("functional", "loss_gain")
     empty = "with population.holdout = 0 there are no held-out examples to measure it on"
     why = empty if _keeps_nothing_back(run) else "nobody measured it on held-out examples"
-    text = f"No client's {gain} is known in any round: {why}. So every utility is 0, whatever the clients gained."
-    return Finding("Utility was not measured", "", text)
+    who = "" if len(unknown) == took_part.height else f" of {_clients(len(unknown))}"
+    text = f"{names(unknown)}. In no round that they took part in is their {gain} known: {why}. No figure counts them."
+    return Finding(f"The utility{who} was not measured", "", text)
 
 
 def _left_behind(clients: pl.DataFrame) -> list[Finding]:

@@ -11,15 +11,16 @@ def standing(run: RunData) -> pl.DataFrame:
 
     Columns: client_id, opportunities (n_k), availability_estimate, availability_low, availability_high,
     availability_true (mean over the rounds), selected, participated, conditional_rate (selected / n_k; null while
-    n_k = 0), utility, normalized_utility, eval_accuracy, personal_accuracy, and
-    `left_behind`: why, or null.
+    n_k = 0), utility and normalized_utility (null where nobody ever measured what it gained), eval_accuracy,
+    personal_accuracy, and `left_behind`: why, or null.
     """
     totals = run.clients.group_by("client_id", maintain_order=True).agg(
         pl.col("available").sum().alias("opportunities"),
         *(_last_known(column) for column in ("availability_estimate", "availability_low", "availability_high")),
         pl.col("availability_true").mean(),
         pl.col("selected", "participated").sum(),
-        *(_last_known(column) for column in ("utility", "normalized_utility", "eval_accuracy", "personal_accuracy")),
+        pl.col("utility", "normalized_utility").last(),
+        *(_last_known(column) for column in ("eval_accuracy", "personal_accuracy")),
     )
     rate = pl.when(pl.col("opportunities") > 0).then(pl.col("selected") / pl.col("opportunities"))
     rows = _client_order(run).join(totals, on="client_id", how="left", maintain_order="left")

@@ -313,7 +313,7 @@ class ClientInfo(Message):
     selected: int = Field(description="Rounds in which it was selected.")
     participated: int = Field(description="Rounds that it completed.")
     staleness: int | None = Field(description="Rounds since it last completed one; null: it never did.")
-    utility: Measured = Field(description="Cumulative credited utility; null before the first round.")
+    utility: Measured = Field(description="Cumulative credited utility; null where nobody measured what it gained.")
     normalized_utility: Measured = Field(description="Utility per opportunity; null before the first.")
     left_behind: str | None = Field(description="Why it is left behind, as of the latest round; null: it is not.")
     transitions: list[Transition] = Field(description="Its latest changes of state, oldest first.")
