@@ -1,6 +1,7 @@
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -9,6 +10,7 @@ from folders import write_run
 from parityfl.core.errors import FolderError
 from parityfl.reporting.compare import Comparison, Difference, compare, last_known, why_unpaired
 from parityfl.reporting.load import RunData, load_run
+from parityfl.reporting.tables import markdown
 
 MINE = {"method": "mine", "selector": "lnu", "aggregator": "mifa", "selects": "last"}
 
@@ -185,6 +187,20 @@ def test_the_last_known_value_counts():
     frame = pl.DataFrame({"x": [1.0, 2.0, None], "y": pl.Series([None] * 3, dtype=pl.Float64)})
     assert last_known(frame, "x") == 2.0
     assert last_known(frame, "y") is None
+
+
+def test_the_versions_of_the_runs_that_count_are_told_and_a_mixture_is_a_note(tmp_path: Path):
+    def run(name: str, torch: str, **more: Any) -> RunData:
+        return load_run(write_run(tmp_path / name, changes={"versions": {"torch": torch, "python": "3.11"}}, **more))
+
+    same = [run("a", "2.14", seed=1), run("b", "2.14", seed=2), run("c", "2.15", seed=3, status="interrupted")]
+    comparison = compare(same)
+    assert comparison.versions == {"torch": "2.14", "python": "3.11"}
+    assert not any("made with" in note for note in comparison.notes)
+    assert "Made with torch 2.14, python 3.11.\n" in markdown(comparison)
+    mixed = compare([*same, run("d", "2.15", seed=4)])
+    assert mixed.versions["torch"] == "2.14 and 2.15"
+    assert mixed.notes[-1].startswith("The runs were made with torch 2.14 and 2.15: a difference may come from that")
 
 
 def test_the_manifest_is_of_results_and_not_of_folders(tmp_path: Path):

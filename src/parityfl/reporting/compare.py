@@ -141,7 +141,7 @@ class Comparison:
         rows: a row per setting and method, the baseline first.
         differences: from the baseline, per setting, method and figure.
         unpaired: a line for each run that has no partner, with the reason.
-        notes: a line for each run that does not count, with the reason.
+        notes: a line for each run that does not count, with the reason, and for each doubt about those that do.
     """
 
     baseline: str
@@ -164,6 +164,11 @@ class Comparison:
         runs = (run.summary for row in self.rows for run in row.runs)
         lines = sorted(f"{summary.get('model_hash')} {summary.get('ledger_hash')}\n" for summary in runs)
         return sha256("".join(lines).encode()).hexdigest() if lines else ""
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What the runs that count were made with: each package's version; several, sorted, where they differ."""
+        return {name: " and ".join(sorted(found)) for name, found in _versions(self.rows).items()}
 
     @property
     def metrics(self) -> list[Metric]:
@@ -193,7 +198,7 @@ def compare(runs: Sequence[RunData], baseline: str | None = None) -> Comparison:
     rows = [_row(setting, method, group) for (setting, method), group in groups.items()]
     rows.sort(key=lambda row: (row.setting, row.method != chosen))
     differences, unpaired = _differences(rows, chosen)
-    notes = [note for group in groups.values() for note in _notes(group)]
+    notes = [note for group in groups.values() for note in _notes(group)] + _mixed(rows)
     return Comparison(chosen, tuple(rows), tuple(differences), tuple(unpaired), tuple(notes))
 
 
@@ -290,6 +295,21 @@ def _notes(group: list[RunData]) -> list[str]:
         if run.finished and run is not counted[run.seed]
     ]
     return left_out + repeated
+
+
+def _versions(rows: Iterable[Row]) -> dict[str, set[str]]:
+    made_with = [run.config.get("versions", {}) for row in rows for run in row.runs]
+    names = dict.fromkeys(name for versions in made_with for name in versions)
+    return {name: {versions.get(name, "unknown") for versions in made_with} for name in names}
+
+
+def _mixed(rows: Iterable[Row]) -> list[str]:
+    several = [f"{name} {' and '.join(sorted(found))}" for name, found in _versions(rows).items() if len(found) > 1]
+    if not several:
+        return []
+    return [
+        f"The runs were made with {', '.join(several)}: a difference may come from that, so run them again with one"
+    ]
 
 
 def _known(runs: Iterable[RunData], column: str) -> list[float]:

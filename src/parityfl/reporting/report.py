@@ -25,7 +25,15 @@ from parityfl.reporting.reaching import paces
 from parityfl.reporting.requested import availability_line, dropout_line
 from parityfl.reporting.standing import standing
 from parityfl.reporting.svg import to_svg
-from parityfl.reporting.tables import difference_cells, number, pace_cells, significant, write_csv, write_markdown
+from parityfl.reporting.tables import (
+    difference_cells,
+    made_with,
+    number,
+    pace_cells,
+    significant,
+    write_csv,
+    write_markdown,
+)
 
 REPORT = "report.html"
 
@@ -102,6 +110,7 @@ def comparison_page(
     return _render(
         "comparison.html.jinja",
         comparison=comparison,
+        made_with=made_with(comparison),
         metrics=comparison.metrics,
         verdicts=verdicts(comparison),
         differences=difference_cells(comparison.differences),

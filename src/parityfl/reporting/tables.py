@@ -49,8 +49,13 @@ def markdown(comparison: Comparison) -> str:
     notes = [*comparison.unpaired, *comparison.notes]
     if notes:
         parts.append("\n".join(f"- {note}" for note in notes))
-    manifest = [f"Manifest: {comparison.manifest}"] if comparison.manifest else []
-    return "\n\n".join([*parts, READING, *manifest]) + "\n"
+    made = [f"Made with {made_with(comparison)}.", f"Manifest: {comparison.manifest}"] if comparison.manifest else []
+    return "\n\n".join([*parts, READING, *made]) + "\n"
+
+
+def made_with(comparison: Comparison) -> str:
+    """Return the versions that the runs that count were made with."""
+    return ", ".join(f"{name} {version}" for name, version in comparison.versions.items()) or "unknown versions"
 
 
 def comparison_cells(comparison: Comparison) -> list[list[str]]:
