@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -226,6 +227,10 @@ def test_errors_of_every_kind_are_problems() -> None:
             assert_problem(await rig.http.post("/register", content=b"{"), 422)
             assert_problem(await rig.http.post("/register", content=bytes(5 * 2**20)), 413, "security.max_json_bytes")
             assert_problem(await rig.http.post("/register", content=_endless()), 413, "security.max_json_bytes")
+            for path in ("/register", "/status_update", "/work"):
+                coded = await rig.http.post(path, content=gzip.compress(b"{}"), headers={"Content-Encoding": "gzip"})
+                assert_problem(coded, 415, "Content-Encoding", "gzip")
+                assert coded.headers["Accept-Encoding"] == "identity"
             rig.coordinator.model = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]
             assert_problem(await rig.http.get("/model"), 500, "ZeroDivisionError")
 

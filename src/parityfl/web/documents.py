@@ -7,6 +7,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from parityfl.web.bodies import Bodies, Body
+from parityfl.web.limits import UNCODED, coding_fault
 from parityfl.web.problems import ProblemError
 from parityfl.wire.aside import SMALL_BYTES
 from parityfl.wire.payload import Payload
@@ -21,12 +22,8 @@ async def read_document(request: Request, bodies: Bodies, limit: int) -> Body:
         TooLargeError: it has more than `limit` bytes.
         UnfinishedError: the disk is full.
     """
-    coding = request.headers.get("Content-Encoding", "identity")
-    if coding.lower() != "identity":
-        detail = (
-            f"Content-Encoding is {coding!r:.80}: send the document as it is, or as zstd frames without this header"
-        )
-        raise ProblemError(415, detail, {"Accept-Encoding": "identity"})
+    if fault := coding_fault(request.headers):
+        raise ProblemError(415, fault, UNCODED)
     body = await bodies.read(request.stream(), limit, request.headers, "what this model needs: model.name")
     if body.intact is False:
         raise ProblemError(400, f"the document was changed on the way: {body.change}; send it again")

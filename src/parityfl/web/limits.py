@@ -1,6 +1,7 @@
-"""Bounds on what is read from others: how much, and how slowly."""
+"""Bounds on what is read from others: how much, how slowly, and in which coding."""
 
 import asyncio
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -13,9 +14,14 @@ STALL_S = 20.0
 LEAST_BYTES_PER_S = 1024.0
 """No more than a modem sends."""
 
+UNCODED = {"Accept-Encoding": "identity"}
+"""The header of an answer to a body that came with a content coding."""
+
 
 class BodyLimit:
     """Answers 413 to a request whose body declares, or turns out to have, more than `limit` bytes.
+
+    What is coded has another size than it seems, and is not read here: it is answered with 415.
 
     Args:
         app: the application behind it.
@@ -32,9 +38,12 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, counting."""
+        headers = Headers(scope=scope)
         if scope["type"] != "http" or scope["path"].startswith(self.but):
             await self.app(scope, receive, send)
-        elif (declared := declared_length(Headers(scope=scope).get("Content-Length"))) > self.limit:
+        elif fault := coding_fault(headers):
+            await problem(415, fault, UNCODED)(scope, receive, send)
+        elif (declared := declared_length(headers.get("Content-Length"))) > self.limit:
             response = problem(413, f"the body has {declared} bytes, {self._detail}")
             await response(scope, receive, send)
         else:
@@ -98,6 +107,16 @@ class Paced:
 def because(setting: str) -> str:
     """Return the name of the setting that a limit comes from, as the end of a message."""
     return f" ({setting})" if setting else ""
+
+
+def coding_fault(headers: Mapping[str, str]) -> str:
+    """Return why a body with these headers is not taken for its content coding, '' where it has none."""
+    coding = headers.get("Content-Encoding", "identity")
+    if coding.lower() == "identity":
+        return ""
+    return (
+        f"Content-Encoding is {coding!r:.80}: send the body as it is, or a document as zstd frames, without this header"
+    )
 
 
 def declared_length(header: str | None) -> int:
