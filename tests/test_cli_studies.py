@@ -37,6 +37,19 @@ def test_the_command_line_leaves_the_process_that_calls_it_alone():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 7
 
 
+@pytest.mark.parametrize(
+    "arguments", [("audit", "log.csv"), ("audit", "log.csv", "--json"), ("--help",), ("list", "selectors")]
+)
+def test_a_full_standard_output_is_one_line(tmp_path, arguments):
+    (tmp_path / "log.csv").write_text(LOG)
+    command = [sys.executable, "-m", "parityfl", *arguments]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "standard output takes no more (No space left on device)" in done.stderr
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_a_command_does_without_what_the_shell_has_closed(closed):
     command = f"'{sys.executable}' -m parityfl list selectors {closed}"

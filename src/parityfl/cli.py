@@ -4,6 +4,7 @@ Everything heavy is imported by the command that needs it, so that ``parityfl --
 """
 
 import atexit
+import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,9 @@ from parityfl.trust_commands import trust as trust_commands
 if TYPE_CHECKING:
     from parityfl.config import Config
     from parityfl.engine.fleet import Observer
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""What a disk says that is full."""
 
 app = typer.Typer(
     name="parityfl",
@@ -340,6 +344,12 @@ def _run() -> int:
     except TyperException as error:
         _explain_usage(error)
         return error.exit_code
+    except OSError as error:
+        if error.errno not in _NO_ROOM or error.filename is not None:  # what we write to files says so itself
+            raise
+        reason = f"standard output takes no more ({error.strerror}): make room where it goes, or send it elsewhere"
+        print(f"parityfl: {reason}", file=sys.stderr)
+        return 1
     return code if isinstance(code, int) else 0
 
 
