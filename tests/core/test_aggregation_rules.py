@@ -529,7 +529,7 @@ def test_the_loss_that_a_client_reports(before, train, expected):
     assert loss_before(update(0, 1, loss=train, before=before)) == expected
 
 
-@pytest.mark.parametrize("lipschitz", [None, 0.1, 1.0, 50.0])
+@pytest.mark.parametrize("lipschitz", [None, 0.1, 1.0, 50.0, 1e-30, 1e30])
 def test_q_zero_is_the_mean_for_any_lipschitz_constant(lipschitz):
     """P12: (1 + 4) / 2."""
     rule = QFedAvg(q=0.0, lipschitz=lipschitz)
@@ -582,6 +582,11 @@ def test_projection_on_the_simplex(point):
     np.testing.assert_allclose(project_on_simplex(projected), projected, atol=1e-12)
     nearest = np.sum((projected - point) ** 2)
     assert all(nearest <= np.sum((vertex - point) ** 2) + 1e-9 for vertex in np.eye(len(point)))
+
+
+def test_projection_of_coordinates_that_hide_a_sum_of_one():
+    """Beside 1e17 a float knows no 1."""
+    assert project_on_simplex(np.array([0.5 + 1e17, 0.5, 0.25])).tolist() == [1, 0, 0]
 
 
 def test_fedfv_by_hand():

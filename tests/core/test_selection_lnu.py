@@ -280,6 +280,7 @@ def test_every_setting_keeps_the_contract(settings):
         ("credit_high", 0.4),
         ("half_life", 0.0),
         ("strict", -1.0),
+        ("strict", inf),
         ("dropout_charge", inf),
         ("explore", float("nan")),
     ],

@@ -14,6 +14,7 @@ from workbench_answers import measured
 
 from parityfl.config import Config
 from parityfl.core.errors import ConfigError
+from parityfl.core.rounding import to_bfloat16
 from parityfl.training.workbench import Workbench
 
 MODELS = ["mlp", "cnn-small"]
@@ -165,6 +166,27 @@ def test_scaffold_sends_the_change_of_its_control(weights):
     assert np.array_equal(first.control, memory)
     second, later = bench.train(2, 0, weights, control=memory / 4, memory=memory)
     assert np.allclose(memory + second.control, later, atol=1e-6)
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "at once"])
+def test_scaffold_keeps_the_change_as_it_arrives(together):
+    """Two rounds: what is kept is the sum of what was sent, each rounded to bfloat16."""
+    bench = Workbench(config("cnn-small", objective={"name": "scaffold"}, transport={"dtype": "bf16"}))
+    weights, control, memory = bench.initial_weights(), None, None
+    kept = np.zeros_like(weights)
+    for number in (1, 2):
+        if together:
+            memories = None if memory is None else [memory]
+            kernel = bench.kernels[0]
+            ((update, memory),) = bench.train_many(
+                number, [0], [weights], kernel=kernel, control=control, memories=memories
+            )
+        else:
+            update, memory = bench.train(number, 0, weights, control=control, memory=memory)
+        kept += update.control
+        assert np.array_equal(update.control, to_bfloat16(update.control))
+        assert np.array_equal(memory, kept)
+        control = to_bfloat16(memory / 4)
 
 
 def test_a_mistake_in_the_population_is_named():

@@ -67,6 +67,10 @@ class Momentum(ServerOptimizer):
         return _advance(weights, velocity, lr), state
 
 
+LEAST_TAU = 1e-30
+"""The smallest `Adam.tau`."""
+
+
 @dataclass(frozen=True)
 class Adam(ServerOptimizer):
     """Scale each coordinate by the size of its past directions (FedAdam).
@@ -77,7 +81,8 @@ class Adam(ServerOptimizer):
     Attributes:
         beta1: memory of the mean, in [0, 1).
         beta2: memory of the mean square, in [0, 1).
-        tau: adaptivity, above 0: coordinates whose directions are well below it move like plain steps of lr / tau.
+        tau: adaptivity, at least `LEAST_TAU`: coordinates whose directions are well below it move like plain steps of
+            lr / tau.
     """
 
     source: ClassVar[str] = "Reddi et al., ICLR 2021"
@@ -89,8 +94,10 @@ class Adam(ServerOptimizer):
     def __post_init__(self) -> None:
         _check_share("server.beta1", self.beta1)
         _check_share("server.beta2", self.beta2)
-        if not self.tau > 0:
-            raise ConfigError(f"server.tau = {self.tau:g} must be above 0")
+        if not self.tau >= LEAST_TAU:
+            raise ConfigError(
+                f"server.tau = {self.tau:g} must be at least {LEAST_TAU:g}: a smaller one is 0 in float32"
+            )
 
     def init(self, size: int) -> State:
         """Return a mean of zero and a mean square of tau²."""

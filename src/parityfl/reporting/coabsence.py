@@ -11,7 +11,7 @@ small, also for clients that are hardly ever there.
 
 **Bursts.** Two independent clients that come and go slowly overlap by chance for long. n is therefore the effective
 number of independent instants, n / (1 + 2 sum_k (1 - k/n) r_a(k) r_b(k)), at most n, with r the sample
-autocorrelations of the two at lags up to n/5 (Bartlett, JRSS Suppl. 2, 1935; Pyper and Peterman, Can. J. Fish. Aquat.
+autocorrelations of the two at lags up to n/5 (Bartlett, JRSS 98, 1935; Pyper and Peterman, Can. J. Fish. Aquat.
 Sci. 55, 1998).
 
 **Many pairs.** Pairs are reported so that at most `RATE` of those reported are expected to be chance (Benjamini and

@@ -86,6 +86,11 @@ class Task(Protocol):
         ...
 
     @property
+    def travels(self) -> torch.dtype:
+        """What the numbers of a control variate's change are when they arrive."""
+        ...
+
+    @property
     def steps(self) -> int | Tensor:
         """Gradient steps of the whole local training."""
         ...
@@ -107,6 +112,7 @@ class LocalTask:
         weights: the model that the client was sent, not to be changed.
         control: the server's control variate, or None.
         memory: what the client kept, or None.
+        travels: what the numbers of a control variate's change are when they arrive.
         proceed: called before each batch; raises where nobody waits for the result any more.
     """
 
@@ -117,6 +123,7 @@ class LocalTask:
     weights: Tensor
     control: Tensor | None
     memory: Tensor | None
+    travels: torch.dtype = torch.float32
     proceed: Proceed = always
 
     @property

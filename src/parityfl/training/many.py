@@ -169,6 +169,7 @@ class ManyTask:
         weights: the models that they were sent, shape (K, d), not to be changed.
         control: the server's control variate, shape (d,), or None.
         memory: what they kept, shape (K, d), or None where none kept anything.
+        travels: as in `LocalTask`.
     """
 
     images: Tensor
@@ -179,6 +180,7 @@ class ManyTask:
     weights: Tensor
     control: Tensor | None
     memory: Tensor | None
+    travels: torch.dtype = torch.float32
 
     @property
     def steps(self) -> Tensor:

@@ -66,6 +66,7 @@ class Workbench:
         self.config = config
         self._objective = config.objective.build()
         self._carry = config.transport.build()
+        self._travels = torch.bfloat16 if config.transport.dtype == "bf16" else torch.float32
         self._lock = Lock()
         self.holdings = load_holdings(config, clients) if holdings is None else holdings
         self.num_samples, self.label_counts = self.holdings.num_samples, self.holdings.label_counts
@@ -173,6 +174,7 @@ class Workbench:
             weights=net.arrange(weights),
             control=None if control is None else net.arrange(control),
             memory=None if memory is None else net.arrange(memory),
+            travels=self._travels,
             proceed=proceed,
         )
         loss_before, _ = self._measure(task.weights, held)
@@ -228,6 +230,7 @@ class Workbench:
                 weights=torch.from_numpy(np.stack(weights)),
                 control=None if control is None else torch.tensor(control),
                 memory=None if memories is None else torch.from_numpy(np.stack(memories)),
+                travels=self._travels,
             )
             before, _ = self._measure_many(many, task.weights, clients)
             learned = minimise(self._objective, many, task)

@@ -20,7 +20,8 @@ class FedAwe(Aggregator):
     participation, w = mean_S x_k', and only S receive w. The direction is (mean_S x_k' - w) / server_lr, so the rule is
     exact with server optimiser `none`. Unstable unless server_lr x local lr x steps x smoothness x (t - tau_k) stays
     below about 1; a cap on the echo would bring the bias of availability back, so there is none. A client that
-    registers later goes on from the model of its first participation, and missed the rounds since it registered.
+    registers later goes on from the model of its first participation, and missed the rounds since it registered; where
+    that first update is late it counts from the model of the round that it enters, which is not the one it was sent.
 
     State: `row_model` (N, d), x_k as the server knows it; `last` (N,), tau_k, 0 for never, and for those without a
     participation that registered later minus the round before; `initial` (d,), the model of those who have received

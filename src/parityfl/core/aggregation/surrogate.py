@@ -75,7 +75,7 @@ class Surrogate(Aggregator):
         return Step(direction, state, self.weights(state["born"], context.round))
 
     def weights(self, born: IntArray, round: int) -> FloatArray:
-        """Return c_k of updates made in the rounds `born`, shape (N,); nan where that is 0."""
+        """Return c_k of updates made in the rounds `born`, shape (N,); nan for a client that was never seen."""
         age = round - born
         stale = self.eta0 * self._decayed(age)
         return np.where(born == 0, np.nan, np.where(age == 0, 1.0, stale))

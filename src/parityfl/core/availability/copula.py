@@ -32,7 +32,7 @@ class Copula(AvailabilityModel):
         correlation: a full N x N correlation matrix of z, in place of `factor`.
     """
 
-    source: ClassVar[str] = "Li, Journal of Fixed Income 2000 (the one-factor Gaussian copula)"
+    source: ClassVar[str] = "Li, Journal of Fixed Income 2000 (the Gaussian copula)"
 
     pi: PerClient = "beta(1,2)"
     factor: PerClient = DEFAULT_FACTOR

@@ -78,7 +78,8 @@ class LeastNormalisedUtility(Selector):
         high = self.credit_high
         require(high > 0 and high >= self.credit_low, "credit_high", high, "give more than 0, no less than credit_low")
         require(self.half_life is None or self.half_life > 0, "half_life", self.half_life, "give rounds, or none")
-        require(self.strict is None or self.strict >= 0, "strict", self.strict, "give a number of 0 or more, or none")
+        strict = self.strict
+        require(strict is None or 0 <= strict < math.inf, "strict", strict, "give a number of 0 or more, or none")
 
     @property
     def deterministic(self) -> bool:
