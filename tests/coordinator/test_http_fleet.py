@@ -23,8 +23,8 @@ from fakes import (
 from fastapi.responses import Response
 
 from network import WEIGHTS, run, served, small_config, until
-from parityfl.core.types import BoolArray, FloatArray, Outcome, Update, Vector
-from parityfl.engine.fleet import Reply
+from parityfl.core.types import BoolArray, FloatArray, Outcome, Vector
+from parityfl.engine.fleet import Late, Reply
 from parityfl.web.problems import detail_of, problem
 from parityfl.wire.schemas import DeviceReport, TrainRequest
 
@@ -263,11 +263,11 @@ def test_a_late_update_counts_in_the_next_round_where_that_is_wanted(late: str) 
             assert fleet.late_updates() == []
             event.set()
             if late == "next-round":
-                arrived: list[Update] = []
+                arrived: list[Late] = []
                 await until(lambda: arrived.extend(fleet.late_updates()) or arrived)
-                (update,) = arrived
+                (update,) = (late.update for late in arrived)
                 np.testing.assert_array_equal(update.delta, [1, 1, 1])
-                assert (update.client, update.staleness) == (0, 1)
+                assert (update.client, update.staleness, arrived[0].enters) == (0, 1, 2)
             assert fleet.late_updates() == []
 
     run(main())
@@ -281,9 +281,9 @@ def test_an_update_that_is_two_rounds_late_says_so() -> None:
             await replies(fleet, task(1, round=2))
             assert fleet.late_updates() == []
             event.set()
-            arrived: list[Update] = []
+            arrived: list[Late] = []
             await until(lambda: arrived.extend(fleet.late_updates()) or arrived)
-            assert [update.staleness for update in arrived] == [2]
+            assert [(late.update.staleness, late.enters) for late in arrived] == [(2, 3)]
 
     run(main())
 
@@ -299,7 +299,7 @@ def test_who_was_not_asked_by_the_deadline_is_not_asked_after_it(monkeypatch: py
             assert_outcome(got[0], Outcome.LATE, "deadline")
             assert_outcome(got[1], Outcome.LATE, "not asked")
             event.set()
-            arrived: list[Update] = []
+            arrived: list[Late] = []
             await until(lambda: arrived.extend(fleet.late_updates()) or arrived)
             (reply,) = await replies(fleet, task(1, round=2))
             assert reply.outcome is Outcome.COMPLETED
@@ -317,9 +317,9 @@ def test_of_too_many_late_ones_the_oldest_is_given_up(monkeypatch: pytest.Monkey
         async with fleet_of(live(deadline_s=0.2, late="next-round"), behave, behave, behave) as (fleet, _):
             assert [reply.outcome for reply in await replies(fleet, task(0, 1, 2))] == [Outcome.LATE] * 3
             event.set()
-            arrived: list[Update] = []
+            arrived: list[Late] = []
             await until(lambda: arrived.extend(fleet.late_updates()) or arrived)
-            assert [update.client for update in arrived] == [2]
+            assert [late.update.client for late in arrived] == [2]
 
     run(main())
 

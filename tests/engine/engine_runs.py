@@ -19,7 +19,7 @@ from parityfl.core.optimizers import Plain
 from parityfl.core.seeding import generator
 from parityfl.core.selection import selector
 from parityfl.core.types import Outcome, Update, World
-from parityfl.engine.fleet import ClientEvaluation, Evaluation, Presence, Reply
+from parityfl.engine.fleet import ClientEvaluation, Evaluation, Late, Presence, Reply
 from parityfl.engine.folder import RunFolder
 from parityfl.engine.loop import RunSpec, run_rounds
 
@@ -115,7 +115,7 @@ class QuadraticFleet:
                 self.during(task.round, client)
             outcome, update = self.fates[drawn[client] % len(self.fates)], self.update(task, client)
             if outcome is Outcome.LATE:
-                self.late.append(replace(update, staleness=1))
+                self.late.append(Late(replace(update, staleness=1), task.round + 1))
             done = outcome is Outcome.COMPLETED
             reason = "" if done else f"was {outcome}"
             same = self.reproducible or outcome is not Outcome.TIMED_OUT

@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as arrays_of
 
 from parityfl.core.errors import FolderError
 from parityfl.core.types import Update
+from parityfl.engine.fleet import Late
 from parityfl.engine.journal import Checkpoint, Journal
 from parityfl.engine.state import RunState
 
@@ -118,7 +119,10 @@ def test_a_state_comes_back_whole(tmp_path):
     from parityfl.core.ledger import Ledger
 
     vector = np.arange(3, dtype=np.float32)
-    late = Update(2, vector, 7, 0.5, control=vector, staleness=1), Update(0, vector, 7, float("nan"))
+    late = (
+        Late(Update(2, vector, 7, 0.5, control=vector, staleness=1), 2),
+        Late(Update(0, vector, 7, float("nan"), staleness=3), 4),
+    )
     before = RunState(
         ledger=Ledger.empty(CLIENTS),
         weights=vector,
@@ -138,7 +142,10 @@ def test_a_state_comes_back_whole(tmp_path):
         name: (a.shape, a.tobytes()) for name, a in after.arrays().items()
     }
     assert (after.deterministic, after.idle_rounds, after.notes) == (False, 4, {"clip_rate": 0.25})
-    assert [(u.client, u.num_samples, u.staleness) for u in after.late] == [(2, 7, 1), (0, 7, 0)]
-    assert after.late[1].control is None
+    assert [(one.update.client, one.update.num_samples, one.update.staleness, one.enters) for one in after.late] == [
+        (2, 7, 1, 2),
+        (0, 7, 3, 4),
+    ]
+    assert after.late[1].update.control is None
     assert after.ledger.rounds == 0
     assert isinstance(after.ledger.rounds, int)

@@ -6,8 +6,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from engine_runs import QuadraticFleet, make_spec, make_world, run
+from engine_runs import (
+    InterruptedRunError,
+    QuadraticFleet,
+    Raising,
+    assert_same_end,
+    make_spec,
+    make_world,
+    run,
+)
 
+from parityfl.core.aggregation.fedavg import FedAvg
 from parityfl.core.conditions import Dropout, Latency
 from parityfl.core.deadline import Deadline
 from parityfl.core.types import Outcome
@@ -18,12 +27,12 @@ SECONDS = Latency(median_s=0.0, spread=0.0, jitter=0.0, per_sample_s=1.0)
 """Client k of `make_world` has 10 + k examples, so it takes 10 + k seconds."""
 
 
-def replies(late="discard", quorum=None, deadline_s=np.inf, dropout=0.0):
+def replies(late="discard", quorum=None, deadline_s=np.inf, dropout=0.0, *, interval_s=600.0, patience_s=600.0):
     """Return the replies of clients 0 to 3 in round 1, whom the fleet behind was asked, and the late updates."""
-    world = make_world(pi=1.0)
+    world = replace(make_world(pi=1.0), interval_s=interval_s)
     spec = make_spec(world)
     behind = QuadraticFleet(spec, fates=(Outcome.COMPLETED,))
-    fleet = LockstepFleet(behind, world, Conditions(SECONDS, Dropout(dropout), quorum, late))
+    fleet = LockstepFleet(behind, world, Conditions(SECONDS, Dropout(dropout), quorum, late, patience_s))
     weights = np.zeros(spec.layout.size, np.float32)
     asked = TrainTask(1, 0.0, np.arange(4), weights, lambda _: weights, None, np.zeros(7, np.int64), deadline_s)
 
@@ -54,7 +63,54 @@ def test_who_is_slower_than_the_deadline_is_late(late):
     assert outcomes(found) == ["completed", "completed", "late", "late"]
     assert [reply.latency_s for reply in found] == [10.0, 11.0, 11.5, 11.5]
     assert asked == ([0, 1] if late == "discard" else [0, 1, 2, 3])
-    assert [(update.client, update.staleness) for update in kept] == ([] if late == "discard" else [(2, 1), (3, 1)])
+    assert [(one.update.client, one.update.staleness) for one in kept] == (
+        [] if late == "discard" else [(2, 1), (3, 1)]
+    )
+
+
+def test_a_late_update_enters_the_round_that_begins_when_it_has_come():
+    """Rounds begin every 6 s. What is asked at 0 s and takes 11 or 12 s is there at 12 s, when round 3 begins; 13 s are
+    too many for that."""
+    _, _, kept = replies("next-round", deadline_s=10.5, interval_s=6.0)
+    assert [(one.update.client, one.update.staleness, one.enters, one.origin) for one in kept] == [
+        (1, 2, 3, 1),
+        (2, 2, 3, 1),
+        (3, 3, 4, 1),
+    ]
+
+
+def test_who_takes_longer_than_anybody_waits_need_not_train():
+    found, asked, kept = replies("next-round", deadline_s=10.5, patience_s=11.5)
+    assert outcomes(found) == ["completed", "late", "late", "late"]
+    assert asked == [0, 1]
+    assert [one.update.client for one in kept] == [1]
+
+
+def test_late_updates_wait_for_their_round_also_in_a_run_that_is_resumed(tmp_path):
+    """All 7 clients are asked every 6 s; 0 is on time, 1 and 2 come two rounds late, the others three."""
+    folded = []
+
+    class Heard(FedAvg):
+        def aggregate(self, state, context, updates):
+            read = list(updates)
+            folded.append((context.round, [(update.client, update.staleness) for update in read]))
+            return super().aggregate(state, context, read)
+
+    world = replace(make_world(per_round=7, pi=1.0), interval_s=6.0)
+    spec = make_spec(world, select="uniform", aggregate=Heard(), rounds=6, deadline=Deadline(10.5))
+    conditions = Conditions(SECONDS, Dropout(), None, "next-round", patience_s=600.0)
+
+    def fleet():
+        return LockstepFleet(QuadraticFleet(spec, fates=(Outcome.COMPLETED,)), world, conditions)
+
+    whole = run(spec, tmp_path / "whole", fleet=fleet())
+    two, three = [(1, 2), (2, 2)], [(3, 3), (4, 3), (5, 3), (6, 3)]
+    late = [[], [], two, [*two, *three], [*two, *three], [*two, *three]]
+    assert folded == [(number, [*came, (0, 0)]) for number, came in enumerate(late, 1)]
+    for after in (3, 4):
+        with pytest.raises(InterruptedRunError):
+            run(spec, tmp_path / "cut", resume=True, fleet=fleet(), observers=[Raising(after)])
+    assert_same_end(run(spec, tmp_path / "cut", resume=True, fleet=fleet()), whole)
 
 
 def test_a_quorum_closes_before_the_deadline():
@@ -111,7 +167,9 @@ def test_the_control_variate_is_the_mean_of_the_clients(tmp_path, late):
     spec = make_spec(world, aggregate="fedavg", uses_control=True, rounds=12, deadline=Deadline(13.0))
     behind = KeepingFleet(spec, fates=(Outcome.COMPLETED,))
     summary = run(
-        spec, tmp_path / "run", fleet=LockstepFleet(behind, world, Conditions(jittery, Dropout(), None, late))
+        spec,
+        tmp_path / "run",
+        fleet=LockstepFleet(behind, world, Conditions(jittery, Dropout(), None, late, patience_s=600.0)),
     )
     assert sum(summary["late"].values()) > 3
     for task in behind.tasks:

@@ -25,7 +25,7 @@ from parityfl.core.arrays import Layout
 from parityfl.core.errors import FolderError, ParityflError, PayloadError, UnfinishedError, UnusableError
 from parityfl.core.screening import fault_of
 from parityfl.core.types import AvailabilityProcess, Outcome, Update, Vector
-from parityfl.engine.fleet import Facts, Presence, Reply, TrainTask
+from parityfl.engine.fleet import Facts, Late, Presence, Reply, TrainTask
 from parityfl.web.bodies import set_aside
 from parityfl.web.problems import detail_of
 from parityfl.wire.aside import SMALL_BYTES, aside
@@ -199,10 +199,11 @@ class HttpFleet:
                 call.cancel()
             await asyncio.gather(*given_up, return_exceptions=True)
 
-    def late_updates(self) -> list[Update]:
+    def late_updates(self) -> list[Late]:
         """Return, once each, the updates that came after their round had closed (`rounds.late = "next-round"`)."""
         arrived, self._late = self._late, []
-        return [replace(update, staleness=self._round + 1 - origin) for origin, update in arrived]
+        enters = self._round + 1
+        return [Late(replace(update, staleness=enters - origin), enters) for origin, update in arrived]
 
     def request(self, round: int, time_s: float, digest: str, deadline_s: float = inf) -> TrainRequest:
         """Return what a round asks of every device; whom it asks and its memory are the device's own."""

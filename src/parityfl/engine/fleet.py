@@ -96,6 +96,24 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class Late:
+    """An update that comes after its round has closed.
+
+    Attributes:
+        update: the update, with the staleness that it has in the round that it enters.
+        enters: that round, the first one to begin after it has come.
+    """
+
+    update: Update
+    enters: int
+
+    @property
+    def origin(self) -> int:
+        """The round in which its client was asked."""
+        return self.enters - self.update.staleness
+
+
+@dataclass(frozen=True)
 class ClientEvaluation:
     """The global model on the clients' own held-out parts, each of shape (N,), nan where nobody measured."""
 
@@ -118,8 +136,8 @@ class Fleet(Protocol):
         """
         ...
 
-    def late_updates(self) -> list[Update]:
-        """Return, once each, the updates that arrived after their round had closed, with their staleness."""
+    def late_updates(self) -> list[Late]:
+        """Return, once each, the updates that came, or are known to come, after their round had closed."""
         ...
 
 

@@ -3,13 +3,14 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Literal
 
 import numpy as np
 
 from parityfl.core.conditions import Dropout, Latency, dropouts, latencies
-from parityfl.core.types import BoolArray, FloatArray, Outcome, Update, World
-from parityfl.engine.fleet import Fleet, Presence, Reply, TrainTask
+from parityfl.core.types import BoolArray, FloatArray, Outcome, World
+from parityfl.engine.fleet import Fleet, Late, Presence, Reply, TrainTask
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,14 @@ class Conditions:
         dropout: how often they leave in mid-round.
         quorum: how many completed replies close the round; None waits for the deadline.
         late: what becomes of a late update.
+        patience_s: how long a client may take until its update is given up, on time or late.
     """
 
     latency: Latency
     dropout: Dropout
     quorum: int | None
     late: Literal["discard", "next-round"]
+    patience_s: float
 
     @property
     def has_latency(self) -> bool:
@@ -41,7 +44,7 @@ class LockstepFleet:
         self._fleet = fleet
         self._world = world
         self._conditions = conditions
-        self._late: list[Update] = []
+        self._late: list[Late] = []
 
     async def look(self, round: int, time_s: float) -> Presence:
         """Return what the fleet itself sees."""
@@ -56,7 +59,8 @@ class LockstepFleet:
         dropped = dropouts(self._conditions.dropout, self._world, task.round)
         closes_s = self._closes_s(task, seconds, dropped)
         late = (seconds > closes_s) & ~dropped
-        asked = ~dropped & ~(late & (self._conditions.late == "discard"))
+        given_up = seconds > (closes_s if self._conditions.late == "discard" else self._conditions.patience_s)
+        asked = ~dropped & ~(late & given_up)
         async with aclosing(self._fleet.train(replace(task, clients=task.clients[asked[task.clients]]))) as replies:
             for client in task.clients.tolist():
                 if dropped[client]:
@@ -65,12 +69,12 @@ class LockstepFleet:
                     reply = self._lateness(client)
                 else:
                     reply = await anext(replies)
-                    reply = self._keep(reply) if late[client] and reply.update is not None else reply
+                    reply = self._keep(task, reply, float(seconds[client])) if late[client] else reply
                 known = self._conditions.has_latency and not dropped[client]
                 yield replace(reply, latency_s=min(float(seconds[client]), closes_s)) if known else reply
 
-    def late_updates(self) -> list[Update]:
-        """Return the late updates of the round, as they enter the next one."""
+    def late_updates(self) -> list[Late]:
+        """Return the late updates of the round, each for the round that begins when it has come."""
         arrived, self._late = [*self._late, *self._fleet.late_updates()], []
         return arrived
 
@@ -81,9 +85,12 @@ class LockstepFleet:
             return task.deadline_s
         return min(task.deadline_s, float(np.sort(seconds[replying])[self._conditions.quorum - 1]))
 
-    def _keep(self, reply: Reply) -> Reply:
-        assert reply.update is not None
-        self._late.append(replace(reply.update, staleness=1))
+    def _keep(self, task: TrainTask, reply: Reply, seconds: float) -> Reply:
+        """Keep an update that is late, if there is one, and return the reply that there is by the end of the round."""
+        if reply.update is None:
+            return reply
+        staleness = max(1, ceil(seconds / self._world.interval_s))
+        self._late.append(Late(replace(reply.update, staleness=staleness), task.round + staleness))
         return replace(self._lateness(reply.client), bytes_up=reply.bytes_up, bytes_down=reply.bytes_down)
 
     @staticmethod

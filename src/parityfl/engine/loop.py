@@ -24,13 +24,14 @@ from parityfl.core.optimizers import ServerOptimizer
 from parityfl.core.rounding import Carry, as_it_is
 from parityfl.core.rounds import Functional, Plan, Result, close_round, fairness_figures, plan_round
 from parityfl.core.selection import Selector
-from parityfl.core.types import BoolArray, FloatArray, IntArray, RoundContext, Step, Update, Vector, World
+from parityfl.core.types import BoolArray, FloatArray, IntArray, RoundContext, Step, Vector, World
 from parityfl.engine.fleet import (
     ClientEvaluation,
     ClosedRound,
     Evaluation,
     Evaluator,
     Fleet,
+    Late,
     Observer,
     Reply,
     TrainTask,
@@ -266,7 +267,7 @@ class _Run:
 
     async def _train(self, plan: Plan, task: TrainTask, state: RunState, world: World, clock: _Stopwatch) -> _Learned:
         """Train and aggregate: updates are folded while later ones are still on their way."""
-        intake = Intake(self.fleet.train(task), state.late)
+        intake = Intake(self.fleet.train(task), [late.update for late in state.late if late.enters == plan.round])
         context = self._context(plan, state, world)
         try:
             step = await asyncio.to_thread(self._fold, state, context, intake)
@@ -293,7 +294,7 @@ class _Run:
             aggregator=learned.step.state,
             optimizer=learned.optimizer,
             control=learned.control,
-            late=_still_newest(self.fleet.late_updates(), ledger),
+            late=_still_newest([*state.late, *self.fleet.late_updates()], ledger),
             deterministic=state.deterministic and all(reply.reproducible for reply in learned.intake.replies),
             idle_rounds=0 if learned.intake.clients else state.idle_rounds + 1,
             notes=learned.step.notes or state.notes,
@@ -486,10 +487,11 @@ def _with_newcomers(state: RunState, registered: BoolArray) -> RunState:
     return replace(state, control=state.control * np.float32(before / now))
 
 
-def _still_newest(late: Sequence[Update], ledger: Ledger) -> tuple[Update, ...]:
-    """Return the late updates for the next round in order, without those whose client has completed a later round."""
-    newest = [u for u in late if ledger.rounds + 1 - u.staleness > ledger.last_participated[u.client]]
-    return tuple(sorted(newest, key=lambda update: (update.client, -update.staleness)))
+def _still_newest(late: Sequence[Late], ledger: Ledger) -> tuple[Late, ...]:
+    """Return the late updates for later rounds in order, without those whose client has completed a later round."""
+    last = ledger.last_participated
+    newest = [one for one in late if one.enters > ledger.rounds and one.origin > last[one.update.client]]
+    return tuple(sorted(newest, key=lambda one: (one.enters, one.update.client, one.origin)))
 
 
 def _blend(average: Vector, weights: Vector, decay: float) -> Vector:

@@ -10,6 +10,7 @@ import numpy as np
 
 from parityfl.core.ledger import Ledger
 from parityfl.core.types import State, Update, Vector
+from parityfl.engine.fleet import Late
 from parityfl.engine.journal import Arrays, Checkpoint
 
 LATE_VECTORS = ("delta", "control")
@@ -27,7 +28,7 @@ class RunState:
         aggregator: the aggregation rule's state.
         optimizer: the server optimiser's state.
         control: the server's control variate, or None.
-        late: updates that arrived after their round had closed.
+        late: updates that came, or are to come, after their round had closed, by round, client and age.
         deterministic: False once an outcome was decided by what a repetition need not show; see `Reply.reproducible`.
         idle_rounds: rounds in a row without a valid update.
         notes: figures of the aggregation rule, from the last round that gave any.
@@ -40,7 +41,7 @@ class RunState:
     aggregator: State
     optimizer: State
     control: Vector | None
-    late: tuple[Update, ...] = ()
+    late: tuple[Late, ...] = ()
     deterministic: bool = True
     idle_rounds: int = 0
     notes: Mapping[str, float] = field(default_factory=dict)
@@ -57,17 +58,17 @@ class RunState:
             **_prefixed("aggregator", self.aggregator),
             **_prefixed("optimizer", self.optimizer),
             **{
-                f"late/{i}/{name}": getattr(update, name)
-                for i, update in enumerate(self.late)
+                f"late/{i}/{name}": getattr(late.update, name)
+                for i, late in enumerate(self.late)
                 for name in LATE_VECTORS
-                if getattr(update, name) is not None
+                if getattr(late.update, name) is not None
             },
         }
 
     def document(self) -> dict[str, Any]:
         """Return everything that is no array, as JSON values."""
         return {
-            "late": [{k: v for k, v in vars(u).items() if k not in LATE_VECTORS} for u in self.late],
+            "late": [{"enters": late.enters, "update": _figures(late.update)} for late in self.late],
             "deterministic": self.deterministic,
             "idle_rounds": self.idle_rounds,
             "notes": {name: float(value) for name, value in self.notes.items()},
@@ -78,8 +79,8 @@ class RunState:
         """Return the state that `arrays` and `document` took apart."""
         arrays, document = checkpoint.arrays, checkpoint.document
         late = tuple(
-            Update(**{**plain, **{name: arrays.get(f"late/{i}/{name}") for name in LATE_VECTORS}})
-            for i, plain in enumerate(document["late"])
+            Late(_update(late["update"], arrays, f"late/{i}"), late["enters"])
+            for i, late in enumerate(document["late"])
         )
         return RunState(
             ledger=Ledger.from_arrays(_under("ledger", arrays)),
@@ -94,6 +95,14 @@ class RunState:
             idle_rounds=document["idle_rounds"],
             notes=document["notes"],
         )
+
+
+def _figures(update: Update) -> dict[str, Any]:
+    return {name: value for name, value in vars(update).items() if name not in LATE_VECTORS}
+
+
+def _update(figures: Mapping[str, Any], arrays: Arrays, prefix: str) -> Update:
+    return Update(**{**figures, **{name: arrays.get(f"{prefix}/{name}") for name in LATE_VECTORS}})
 
 
 def _prefixed(prefix: str, state: State) -> Arrays:

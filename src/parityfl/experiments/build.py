@@ -129,6 +129,7 @@ def build_conditions(config: Config) -> Conditions:
         dropout=config.dropout.build(),
         quorum=config.rounds.quorum,
         late=config.rounds.late,
+        patience_s=config.rounds.train_timeout_s,
     )
 
 

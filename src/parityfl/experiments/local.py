@@ -14,8 +14,8 @@ import numpy as np
 
 from parityfl.config import Config
 from parityfl.core.screening import fault_of
-from parityfl.core.types import AvailabilityProcess, IntArray, Outcome, Update
-from parityfl.engine.fleet import Presence, Reply, TrainTask
+from parityfl.core.types import AvailabilityProcess, IntArray, Outcome
+from parityfl.engine.fleet import Late, Presence, Reply, TrainTask
 from parityfl.engine.folder import CLIENTS, RunFolder
 from parityfl.engine.lockstep import LockstepFleet
 from parityfl.engine.loop import run_rounds
@@ -184,7 +184,7 @@ class LocalFleet:
         fits = len(task.clients) * vectors * task.weights.nbytes <= HELD_BYTES
         return len(task.clients) if fits and self._crew.size > 1 else None
 
-    def late_updates(self) -> list[Update]:
+    def late_updates(self) -> list[Late]:
         """Return none: nobody is late on this machine."""
         return []
 
