@@ -571,7 +571,7 @@ def read_file(path: Path) -> Layer:
         raise ConfigError(f"configuration {path} is no {path.suffix.lstrip('.').upper() or 'TOML'}: {error}") from None
     if not isinstance(layer, dict):
         raise ConfigError(f"configuration {path} must be a table of sections")
-    return {key: value for key, value in layer.items() if key not in ("versions", "hash")}
+    return {key: value for key, value in layer.items() if key not in ("versions", "files", "hash")}
 
 
 def read_preset(name: str) -> Layer:

@@ -352,6 +352,17 @@ def test_a_request_that_is_not_for_this_device_is_a_problem(changes: Any, status
     run(main())
 
 
+@pytest.mark.parametrize("changes", [{"round": 2**64}, {"memory_round": 2**63}, {"time_s": 1e300}])
+def test_numbers_that_no_run_reaches_are_problems_that_name_the_field(changes: dict[str, Any]) -> None:
+    async def main() -> None:
+        async with hosting("h0") as rig:
+            request = train_request(rig.config).model_copy(update=changes)
+            document = bytes(assemble(request, {"model": WEIGHTS}, LAYOUT))
+            assert_problem(await rig.http.post("/train", content=document), 422, *changes)
+
+    run(main())
+
+
 def test_bodies_that_are_no_documents_are_problems() -> None:
     async def main() -> None:
         async with hosting("h0") as rig:

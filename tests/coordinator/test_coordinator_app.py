@@ -214,6 +214,24 @@ def test_a_malformed_registration_is_a_problem_that_names_the_field(body: dict[s
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"device_id": "h0", "available": True, "training": -1}, "training"),
+        ({"device_id": "h0", "available": True, "training": 2**63}, "training"),
+        ({"devices": [{"device_id": "h0", "available": True, "latency_s": -1}]}, "latency_s"),
+        ({"devices": []}, "devices"),
+        ([], "dictionary"),
+    ],
+)
+def test_a_malformed_report_is_a_problem_that_names_the_field(body: Any, field: str) -> None:
+    async def main() -> None:
+        async with coordinating() as rig:
+            assert_problem(await rig.http.post("/status_update", json=body), 422, field)
+
+    run(main())
+
+
 def test_errors_of_every_kind_are_problems() -> None:
     async def main() -> None:
         async with coordinating() as rig:
@@ -377,9 +395,8 @@ def test_the_model_comes_with_a_complete_request() -> None:
 def test_start_and_stop() -> None:
     async def main() -> None:
         async with coordinating() as rig:
-            assert (await rig.http.post("/training/start")).json() == {"phase": "waiting", "round": 0}
+            assert (await rig.http.post("/training/start")).json() == {"phase": "training", "round": 0}
             assert rig.coordinator.start.is_set()
-            rig.coordinator.phase = "training"
             assert_problem(await rig.http.post("/training/start"), 409, "training")
             assert (await rig.http.post("/training/stop")).status_code == 200
             assert rig.coordinator.fleet.stop.is_set()
@@ -406,20 +423,23 @@ def test_events_are_replayed_to_who_comes_late_and_followed_by_who_is_there() ->
         async with coordinating() as rig:
             rig.coordinator.started(WEIGHTS, 0, 3)
             rig.coordinator.round_closed(closed_round(1))
+            first = (await anext(rig.coordinator.events.follow())).number
             follower = asyncio.create_task(events(rig.http))
-            resumed = asyncio.create_task(events(rig.http, {"Last-Event-ID": "2"}))
+            resumed = asyncio.create_task(events(rig.http, {"Last-Event-ID": str(first + 1)}))
+            strangers = [asyncio.create_task(events(rig.http, {"Last-Event-ID": str(n)})) for n in (2, first + 9)]
             rig.coordinator.round_closed(closed_round(2))
             rig.coordinator.finish("done")
             rig.coordinator.events.close()
             seen = await follower
-            assert [(number, kind) for number, kind, _ in seen] == [
-                ("1", "started"), ("2", "round"), ("3", "round"), ("4", "ended"),
+            assert [(int(number) - first, kind) for number, kind, _ in seen] == [
+                (0, "started"), (1, "round"), (2, "round"), (3, "ended"),
             ]  # fmt: skip
             assert seen[0][2] == {"rounds_done": 0, "rounds_total": 3}
             assert seen[2][2]["figures"]["global_accuracy"] == 0.25
             assert seen[2][2]["figures"]["utility_cv"] is None
             assert seen[3][2]["phase"] == "done"
-            assert [number for number, *_ in await resumed] == ["3", "4"]
+            assert [int(number) - first for number, *_ in await resumed] == [2, 3]
+            assert await asyncio.gather(*strangers) == [seen, seen]
 
     run(main())
 

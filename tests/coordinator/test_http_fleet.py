@@ -139,6 +139,11 @@ def test_of_an_error_only_the_beginning_is_looked_at() -> None:
     assert detail_of(written % (b"x" * 2**16)).startswith('{"title": "", "status": 500, "detail": "xxx')
 
 
+def test_an_error_cannot_steer_the_terminal_that_shows_it() -> None:
+    assert detail_of(b"\x1b[2Jno\rERROR forged\x00\nmore") == " [2Jno ERROR forged  more"
+    assert detail_of(b'{"title": "", "status": 409, "detail": "away\\u001b[31m"}') == "away [31m"
+
+
 def test_an_update_that_is_not_finite_is_refused_as_by_every_engine() -> None:
     assert_outcome(run(one(differing(delta=NAN))), Outcome.INVALID, "not finite", reproducible=True)
 
@@ -180,6 +185,7 @@ def test_nobody_listening_is_unreachable() -> None:
             assert np.isnan(reply.bytes_up)
             assert np.isnan(reply.bytes_down)
             assert fleet.registry.at(0).state == "suspect"
+            assert fleet.registry.at(0).misplaced
 
     run(main())
 

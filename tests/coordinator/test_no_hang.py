@@ -291,12 +291,13 @@ def test_events_are_kept_in_bounded_memory() -> None:
         for number in range(1, KEPT + 6):
             log.publish("round", str(number))
         log.close()
-        kept = [1, *range(6, KEPT + 6)]
+        first = (await anext(log.follow())).number
+        kept = [first, *range(first + 5, first + KEPT + 5)]
         assert [event.number async for event in log.follow()] == kept
-        assert [event.number async for event in log.follow(1)] == kept[1:]
-        assert [event.number async for event in log.follow(KEPT + 3)] == [KEPT + 4, KEPT + 5]
-        before_a_restart = KEPT + 1000
-        assert [event.number async for event in log.follow(before_a_restart)] == kept
+        assert [event.number async for event in log.follow(first)] == kept[1:]
+        assert [event.number async for event in log.follow(first + KEPT + 2)] == kept[-2:]
+        for before_a_restart in (KEPT + 3, first + KEPT + 1000):
+            assert [event.number async for event in log.follow(before_a_restart)] == kept
 
     run(main())
 

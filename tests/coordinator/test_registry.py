@@ -237,6 +237,18 @@ def test_a_device_may_come_back_at_another_address() -> None:
     assert who.at(0).url == "http://[::1]:6000"
 
 
+def test_who_could_not_be_reached_and_reports_is_asked_to_register_again() -> None:
+    """Somebody has registered with its name from elsewhere, or it has moved."""
+    who = registry()
+    enter(who, "h0", port=9)
+    assert report(who, "h0")
+    who.at(0).misplaced = True
+    assert not report(who, "h0")
+    assert state(who, "h0") == "available"
+    enter(who, "h0", port=5000)
+    assert report(who, "h0")
+
+
 def test_registering_again_with_the_data_changes_no_state() -> None:
     who = registry()
     enter(who, "h0")

@@ -99,6 +99,22 @@ def test_an_output_folder_that_is_not_empty(tmp_path: Path) -> None:
     assert kept.read_text() == "years of work"
 
 
+@pytest.mark.parametrize("name", ["trace", "mixture"])
+def test_a_trace_that_has_changed_since_the_run_began(tmp_path: Path, name: str) -> None:
+    """Neither trace would give the run that came of both."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text("client_id,start_s,end_s\na,0,86400\nb,0,43200\n")
+    kept = 'availability.components=[{name="trace",share=1,path="trace.csv"}]'
+    setting = "availability.path=trace.csv" if name == "trace" else kept
+    run = ["run", "--availability", name, "--set", setting, "--clients", "2", "--per-round", "1", "--rounds", "1"]
+    command = [sys.executable, "-m", "parityfl", *run, "--out", "out"]
+    for more in ([], ["--resume"]):
+        subprocess.run([*command, *more], check=True, capture_output=True, cwd=tmp_path)
+    trace.write_text("client_id,start_s,end_s\na,0,86400\nb,0,86400\n")
+    line = refused(*run, "--out", "out", "--resume", cwd=tmp_path)
+    assert "trace.csv is not what it was when the run in out began: restore it" in line
+
+
 def test_a_port_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -136,7 +136,7 @@ class Membership:
         self._latency_s = time.monotonic() - asked
         self._host.synchronise(reply.time_s)
         if not reply.known and not reply.leave:
-            log.warning("the coordinator does not know these devices (any more): registering again")
+            log.warning("the coordinator does not know these devices (any more), or where they are: registering again")
             await self._join()
         return reply.leave
 

@@ -30,8 +30,8 @@ from parityfl.wire.schemas import (
     WORK_ID,
     WORK_PATH,
     WORK_UNWANTED,
+    AnyUpdate,
     ClientInfo,
-    DeviceReport,
     Health,
     Registration,
     RegistrationReply,
@@ -121,7 +121,7 @@ def _add_devices(app: FastAPI, coordinator: Coordinator) -> None:
         return await gate.confirm(admitted, coordinator.register(registration, host, admitted))
 
     @app.post("/status_update", response_model=StatusReply, responses=problems.responses(400, 401, 408, 413, 415, 422))
-    async def status_update(update: StatusUpdate | DeviceReport, proof: _Identified) -> Response:
+    async def status_update(update: AnyUpdate, proof: _Identified) -> Response:
         """Note how devices are: those of one process, or a single one."""
         several = update if isinstance(update, StatusUpdate) else StatusUpdate(devices=[update])
         return await gate.reply(proof, coordinator.status_update(several, proof))

@@ -1,6 +1,7 @@
 """The server-sent events of a run: the first and the latest are kept for whoever connects late, in bounded memory."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ KEPT = 1000
 
 @dataclass(frozen=True)
 class Event:
-    """An event: its number from 1, its kind, and a JSON text."""
+    """An event: its number, its kind, and a JSON text."""
 
     number: int
     kind: str
@@ -20,12 +21,16 @@ class Event:
 
 
 class EventLog:
-    """Events in order, for any number of followers on one event loop."""
+    """Events in order, for any number of followers on one event loop.
+
+    They are numbered from the milliseconds at which the log was begun: no process has the numbers of one before it.
+    """
 
     def __init__(self) -> None:
+        self._begun = time.time_ns() // 10**6
         self._first: Event | None = None
         self._events: deque[Event] = deque(maxlen=KEPT)
-        self._published = 0
+        self._published = self._begun
         self._news = asyncio.Event()
         self._closed = False
 
@@ -45,9 +50,9 @@ class EventLog:
     async def follow(self, after: int = 0) -> AsyncIterator[Event]:
         """Yield the events that are kept with a number above `after`, and those to come, until the log is closed.
 
-        A number that there has not been yet is that of a process before this one: then from the beginning.
+        A number that is none of these is that of a process before this one: then from the beginning.
         """
-        seen = after if 0 <= after <= self._published else 0
+        seen = after if self._begun <= after <= self._published else self._begun
         while True:
             while seen < self._published:
                 event = self._after(seen)
@@ -59,7 +64,7 @@ class EventLog:
 
     def _after(self, number: int) -> Event:
         """Return the first event that is kept with a number above `number`, where there has been one."""
-        if number == 0 and self._first is not None:
+        if number == self._begun and self._first is not None:
             return self._first
         missed = self._published - number
         return next(islice(self._events, max(len(self._events) - missed, 0), None))

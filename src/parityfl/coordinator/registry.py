@@ -51,6 +51,7 @@ class Member:
         state: what the coordinator makes of it.
         training: the round that it trains for, or None.
         completed: the last round that it has completed, or None.
+        misplaced: whether it could not be reached where it registered; until it registers again.
         latency_s: round trip of its status updates, nan before the first.
         num_samples: training examples, None until it has loaded its data.
         label_counts: training examples per label, empty where unknown.
@@ -69,6 +70,7 @@ class Member:
     state: State = "registered"
     training: int | None = None
     completed: int | None = None
+    misplaced: bool = False
     latency_s: float = nan
     num_samples: int | None = None
     label_counts: list[int] = field(default_factory=list)
@@ -216,7 +218,7 @@ class Registry:
         agreed = self.agreement.with_device(registration)
         member = self._members.get(registration.device_id)
         member = self._enter(registration, host) if member is None else self._return(member, registration, host)
-        member.last_seen = self._clock()
+        member.last_seen, member.misplaced = self._clock(), False
         if registration.num_samples is not None:
             member.num_samples = registration.num_samples
             member.label_counts = registration.label_counts
@@ -226,9 +228,11 @@ class Registry:
         return member
 
     def report(self, report: DeviceReport) -> bool:
-        """Note how a device is; return whether it is known.
+        """Note how a device is; return whether it is known, and where it is.
 
-        A report that it trains for a round which it has completed was written before that, and overtaken on the way.
+        One that reports and could not be reached is not where it last registered, or another has registered with its
+        name since: it is asked to register again. A report that it trains for a round which it has completed was
+        written before that, and overtaken on the way.
         """
         member = self._members.get(report.device_id)
         if member is None:
@@ -242,7 +246,7 @@ class Registry:
         member.training = None if report.training == member.completed else report.training
         here: State = "available" if report.available else "away"
         self.move(member, here if member.training is None else "training", "its own report")
-        return True
+        return not member.misplaced
 
     def move(self, member: Member, state: State, reason: str) -> None:
         """Change a device's state, and log that it changed.

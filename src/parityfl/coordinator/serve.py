@@ -142,8 +142,8 @@ async def _run(coordinator: Coordinator, drive: Drive, keep_serving: bool) -> No
     def interrupt(number: signal.Signals) -> None:
         nonlocal restarts
         restarts = number is signal.SIGTERM
-        end = "ending; the devices may wait for a restart" if restarts else "telling the devices to leave"
-        log.warning("%s: %s; once more ends this at once", number.name, end)
+        end = "the devices may wait for a restart" if restarts else "telling the devices to leave"
+        log.warning("%s: ending%s", number.name, "" if coordinator.leaving else f", {end}; once more ends this at once")
         signalled.set()
 
     with on_signals(interrupt):

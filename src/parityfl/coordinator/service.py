@@ -243,6 +243,7 @@ class Coordinator:
         if self.phase != "waiting":
             raise ProblemError(409, f"the run is {self.phase}: it can be started once")
         self.start.set()
+        self.phase = "training"
         return self.state
 
     def halt(self) -> TrainingState:

@@ -46,7 +46,7 @@ class RunFolder:
         """Make the folder this configuration's own; return whether there is a finished run in it.
 
         Args:
-            document: the resolved configuration with its versions and its `hash`.
+            document: the resolved configuration with its versions, its `hash`, and the digests of its `files`.
             resume: whether a run of the same configuration may be there already.
 
         Raises:
@@ -205,6 +205,12 @@ class RunFolder:
                 f"{self.path} holds a run of another configuration (it differs in {keys}): resume it with "
                 f"{self.path / 'config.json'}, or choose another folder"
             )
+        now = document.get("files", {})
+        changed = next((name for name, digest in found.get("files", {}).items() if now.get(name) != digest), None)
+        if changed is not None:
+            raise FolderError(
+                f"{changed} is not what it was when the run in {self.path} began: restore it, or choose another folder"
+            )
 
 
 class _Table:
@@ -313,7 +319,7 @@ def _moved(draft: Path, path: Path) -> bool:
 
 
 def _differences(left: Mapping[str, Any], right: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key in {*left, *right} - ({"hash", "versions"} if not prefix else set()):
+    for key in {*left, *right} - ({"hash", "versions", "files"} if not prefix else set()):
         ours, theirs = left.get(key), right.get(key)
         if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
             yield from _differences(ours, theirs, f"{prefix}{key}.")

@@ -6,7 +6,9 @@ import math
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from hashlib import file_digest
 from importlib.metadata import distributions, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,10 +33,19 @@ VERSIONED = ("parityfl", "torch", "numpy", "pydantic", "safetensors", "fastapi",
 
 
 def document(config: Config) -> dict[str, Any]:
-    """Return the content of config.json: the resolved configuration, the versions and the hash."""
+    """Return the content of config.json: the resolved configuration, the versions and the hash.
+
+    With them the SHA-256 of each file that the availability model reads, so that a run does not go on with another one.
+    """
     versions = {"python": platform.python_version(), "machine": platform.machine()}
     versions |= {name: version(name) for name in VERSIONED if _is_installed(name)}
-    return {**config.document(), "versions": versions, "hash": config.hash}
+    files = {name: _sha256(Path(name)) for name in config.availability.build().files if Path(name).is_file()}
+    return {**config.document(), "versions": versions, "files": files, "hash": config.hash}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def _is_installed(name: str) -> bool:

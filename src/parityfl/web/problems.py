@@ -54,12 +54,16 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def detail_of(body: bytes | bytearray | memoryview) -> str:
-    """Return the detail of a problem that someone answered with, or the beginning of whatever it is."""
+    """Return the detail of a problem that someone answered with, or the beginning of whatever it is, as one line.
+
+    What is not printable is a space: a terminal that shows a log does what control characters say.
+    """
     read = bytes(body[:_READ_BYTES])
     try:
-        return Problem.model_validate_json(read).detail
+        detail = Problem.model_validate_json(read).detail
     except ValueError:
-        return read[:200].decode(errors="replace") or "no reason given"
+        detail = read[:200].decode(errors="replace") or "no reason given"
+    return "".join(character if character.isprintable() else " " for character in detail)
 
 
 def install(app: FastAPI, describe: Callable[[Request, JSONResponse], Mapping[str, str]] | None = None) -> None:

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from math import isinf, nan
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    Tag,
+    WithJsonSchema,
+)
 
 from parityfl.config import ObjectiveSection, Training
 from parityfl.core.types import MAX_CLASS_NAME, MAX_LABELS, MAX_LOSS, Outcome
@@ -104,7 +114,7 @@ ModelDigest = Annotated[
 ]
 Offer = Annotated[str, Field(min_length=1, max_length=16)]
 PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="An Ed25519 public key, in hexadecimal.")]
-RoundNumber = Annotated[int, Field(ge=0, description="The round, from 1; 0 is before the first.")]
+RoundNumber = Annotated[int, Field(ge=0, lt=2**63, description="The round, from 1; 0 is before the first.")]
 Samples = Annotated[int, Field(ge=0, le=MAX_SAMPLES, description="Training examples.")]
 State = Literal["registered", "available", "away", "training", "suspect", "lost", "rejoined", "left", "revoked"]
 """What the coordinator makes of a device.
@@ -204,10 +214,24 @@ class StatusUpdate(Message):
     devices: list[DeviceReport] = Field(min_length=1, max_length=MAX_DEVICES, description="One report per device.")
 
 
+def _is_of(update: Any) -> str:
+    return (
+        "devices"
+        if isinstance(update, StatusUpdate) or (isinstance(update, dict) and "devices" in update)
+        else "device"
+    )
+
+
+AnyUpdate = Annotated[
+    Annotated[StatusUpdate, Tag("devices")] | Annotated[DeviceReport, Tag("device")], Discriminator(_is_of)
+]
+"""A heartbeat of several devices or of a single one, told apart by `devices`: a fault is that of what was meant."""
+
+
 class StatusReply(Message):
     """What the coordinator answers to a heartbeat."""
 
-    known: bool = Field(description="Whether every device is registered; if not, register again.")
+    known: bool = Field(description="Whether every device is registered, and reached there; if not, register again.")
     leave: bool = Field(description="Whether the run is over and the process should end.")
     time_s: Measured = Field(description="Wall-clock seconds since the run began; null before it has.")
 
@@ -217,7 +241,9 @@ class TrainRequest(Message):
 
     run_id: str = Field(description="The run; a device of another run refuses.")
     round: RoundNumber
-    time_s: float = Field(allow_inf_nan=False, description="Seconds since the run began, on the run's own clock.")
+    time_s: float = Field(
+        ge=-1e15, le=1e15, allow_inf_nan=False, description="Seconds since the run began, on the run's own clock."
+    )
     device_id: DeviceId | None = Field(None, description="Who is asked; optional where a process hosts one device.")
     seed: int = Field(description="The run's seed.")
     model: str = Field(description="The model's name.")

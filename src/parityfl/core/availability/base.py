@@ -24,6 +24,11 @@ class AvailabilityModel(ABC):
         """
         return False
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that it reads, whose content the configuration does not have."""
+        return ()
+
     @abstractmethod
     def bind(self, world: World) -> AvailabilityProcess:
         """Return the pure function of time that the population of `world` follows (`world.availability` is None)."""

@@ -45,6 +45,11 @@ class Mixture(AvailabilityModel):
         """Whether a component replays a recording."""
         return any(self._model(index).recorded for index in range(len(self.components)))
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Those of its components."""
+        return tuple(name for index in range(len(self.components)) for name in self._model(index).files)
+
     def bind(self, world: World) -> "MixtureProcess":
         """Return the process that asks each client's own component."""
         component = _assign([self._share(index) for index in range(len(self.components))], world)

@@ -65,6 +65,11 @@ class Trace(AvailabilityModel):
         """A trace is a recording."""
         return True
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The file."""
+        return (self.path,)
+
     def bind(self, world: World) -> "TraceProcess":
         """Return the process of the first clients, or of copies.
 
