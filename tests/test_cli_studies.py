@@ -45,7 +45,7 @@ def test_a_full_standard_output_is_one_line(tmp_path, arguments):
     command = [sys.executable, "-m", "parityfl", *arguments]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert done.stderr.count("\n") == 1
     assert "standard output takes no more (No space left on device)" in done.stderr
 

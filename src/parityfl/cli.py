@@ -349,7 +349,7 @@ def _run() -> int:
             raise
         reason = f"standard output takes no more ({error.strerror}): make room where it goes, or send it elsewhere"
         print(f"parityfl: {reason}", file=sys.stderr)
-        return 1
+        return UnfinishedError.exit_code
     return code if isinstance(code, int) else 0
 
 
