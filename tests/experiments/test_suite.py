@@ -297,6 +297,31 @@ def test_a_used_folder_is_refused(tmp_path: Path):
         play(cells, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"), [("config.json", "a single run, and no suite"), ("thesis.txt", "holds no suite")]
+)
+def test_a_folder_that_is_no_suites_is_not_resumed(tmp_path: Path, name, words):
+    """That of a single run, and one of something else altogether: nothing is written into either."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("{}")
+    with pytest.raises(FolderError, match=f"output folder {out} .*{words} to resume: choose another --out"):
+        play(suite(tmp_path, "[grid]\nseed = [0]\n"), out, resume=True)
+    assert [path.name for path in out.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("begun", ["logs", "seed1", None])
+def test_a_suite_that_had_hardly_begun_is_resumed(tmp_path: Path, begun):
+    """It was killed before its first run had a folder; or its logs were thrown away; or it never made its folder."""
+    out = tmp_path / "out"
+    if begun:
+        (out / begun).mkdir(parents=True)
+    if begun == "seed1":
+        (out / begun / "config.json").write_text("{}")
+    results, _, _ = play(suite(tmp_path, "[grid]\nseed = [0]\n"), out, resume=True)
+    assert [result.failure for result in results] == [""]
+
+
 def test_stopping_stops_the_runs(tmp_path: Path):
     """Cancelled as by Ctrl-C: every process that was started has left its context."""
     ended = []

@@ -30,6 +30,9 @@ LONGEST_NAME = 80
 RUN_BYTES = 2**31
 """For how much memory a run is trusted to have room, where nobody says how many shall be done at a time."""
 
+LOGS = "logs"
+"""The folder of a suite's folder where the runs' standard errors go; it is made before anything else."""
+
 LOOK_EVERY_S = 0.5
 """How often the progress of running cells is read from their folders."""
 
@@ -132,12 +135,11 @@ async def run_suite(
         What became of each cell, in their order.
 
     Raises:
-        FolderError: `out` is not empty and `resume` is off, or it cannot be written.
+        FolderError: `out` is not empty and `resume` is off, or what is in it is no suite, or it cannot be written.
     """
-    if not resume and not is_empty(out):
-        raise FolderError(f"output folder {out} is not empty: choose another --out, or go on with --resume")
     with disk_errors(out):
-        (out / "logs").mkdir(parents=True, exist_ok=True)
+        _check_folder(out, resume)
+        (out / LOGS).mkdir(parents=True, exist_ok=True)
     begun, places = _begun(out), asyncio.Semaphore(jobs)
     with TemporaryDirectory(prefix="parityfl-") as scratch:
 
@@ -215,6 +217,18 @@ def _named(found: Sequence[tuple[str, Config]]) -> list[Cell]:
     return [Cell(distinct(name, config), config) for name, config in found]
 
 
+def _check_folder(out: Path, resume: bool) -> None:
+    """Raise FolderError unless a suite may write into the folder."""
+    if is_empty(out):
+        return
+    if not resume:
+        raise FolderError(f"output folder {out} is not empty: choose another --out, or go on with --resume")
+    if (out / "config.json").exists():
+        raise FolderError(f"output folder {out} holds a single run, and no suite to resume: choose another --out")
+    if not (out / LOGS).is_dir() and not any(out.glob("*/config.json")):
+        raise FolderError(f"output folder {out} holds no suite to resume: choose another --out")
+
+
 def _begun(out: Path) -> dict[str, Path]:
     """Return the folders under `out` in which there is a run, by the hash of its configuration; of several one done."""
     folders = [path.parent for path in sorted(out.glob("*/config.json"))]
@@ -248,7 +262,7 @@ async def _outcome(cell: Cell, folder: Path, scratch: Path, watcher: Watcher, la
 
 async def _run_cell(cell: Cell, folder: Path, scratch: Path, watcher: Watcher, launch: Launch) -> str:
     """Return why the cell's run is not done, '' where it is."""
-    file, log = scratch / f"{cell.name}.json", folder.parent / "logs" / f"{cell.name}.log"
+    file, log = scratch / f"{cell.name}.json", folder.parent / LOGS / f"{cell.name}.log"
     file.write_text(json.dumps(cell.config.document()), encoding="utf-8")
     watcher.started(cell)
     with log.open("wb") as errors:
