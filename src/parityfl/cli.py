@@ -278,9 +278,10 @@ def _folder(config: "Config", out: Path | None, resume: bool) -> Path:
 def _progress(config: "Config") -> "AbstractContextManager[Observer | None]":
     from rich.console import Console
 
+    from parityfl.core.presets import method_label
     from parityfl.experiments.progress import ProgressObserver
 
-    return ProgressObserver(Console(stderr=True), config.method)
+    return ProgressObserver(Console(stderr=True), method_label(config.document()))
 
 
 def _prepare_process(log_level: str, leash: bool) -> None:

@@ -2,8 +2,8 @@ import pytest
 from folders import config
 
 from parityfl.config import Config
-from parityfl.core.presets import preset_names
-from parityfl.reporting.labels import method_key, method_label, methods, parts, setting_key, settings
+from parityfl.core.presets import method_label, parts, preset_names
+from parityfl.reporting.labels import method_key, methods, setting_key, settings
 
 
 def labels(*configs):

@@ -1,10 +1,20 @@
-"""The presets that ship in the package, as their files hold them: what a method's name stands for."""
+"""The presets that ship in the package, as their files hold them: what a method's name stands for, and if it does."""
 
 import tomllib
+from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
 _FOLDER = files("parityfl") / "presets"
+
+_PARTS = (
+    ("selector", "name", "lnu"),
+    ("aggregator", "name", "mifa"),
+    ("objective", "name", "plain"),
+    ("server", "optimizer", "none"),
+)
+"""The sections and keys that name what a method is made of, with what they are where a configuration is silent."""
 
 
 def preset_names() -> list[str]:
@@ -16,3 +26,32 @@ def preset_document(name: str) -> dict[str, Any]:
     """Return the content of a preset that there is."""
     document: dict[str, Any] = tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
     return document
+
+
+def method_label(config: Mapping[str, Any]) -> str:
+    """Return what the method of a configuration's document is called where it stands alone."""
+    return method_name(config) or parts_joined(config)
+
+
+def method_name(config: Mapping[str, Any]) -> str:
+    """Return the method's name, '' where it is that of a preset with other parts; other names are the user's own."""
+    name = str(config.get("method") or "")
+    return name if _preset_parts().get(name, parts(config)) == parts(config) else ""
+
+
+def parts(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of a method's selector, aggregator, objective and server optimiser."""
+    return tuple(str(config.get(section, {}).get(key) or usual) for section, key, usual in _PARTS)
+
+
+def parts_joined(config: Mapping[str, Any]) -> str:
+    """Return the names of selector and aggregator, and of what there is besides."""
+    named = parts(config)
+    besides = [name for name, (_, _, usual) in zip(named[2:], _PARTS[2:], strict=True) if name != usual]
+    return "+".join([*named[:2], *besides])
+
+
+@cache
+def _preset_parts() -> dict[str, tuple[str, ...]]:
+    """Return the parts of every preset by name."""
+    return {name: parts(preset_document(name)) for name in preset_names()}

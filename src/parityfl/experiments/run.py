@@ -9,6 +9,7 @@ from pathlib import Path
 
 from parityfl.config import Config
 from parityfl.core.errors import ConfigError
+from parityfl.core.presets import method_label
 from parityfl.engine.fleet import Observer
 from parityfl.experiments.children import run_until_stopped
 from parityfl.experiments.crew import Say
@@ -20,7 +21,8 @@ Watch = Callable[[], AbstractContextManager[Observer | None]]
 def default_folder(config: Config) -> Path:
     """Return a folder name that says what the run is; runs that begin in the same second differ in their hash."""
     moment = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{config.data.name}-{config.method}-seed{config.seed}-{moment}-{config.hash[:6]}"
+    method = method_label(config.document())
+    return Path("runs") / f"{config.data.name}-{method}-seed{config.seed}-{moment}-{config.hash[:6]}"
 
 
 def execute(

@@ -12,8 +12,9 @@ from hashlib import sha256
 import polars as pl
 
 from parityfl.core.errors import FolderError
+from parityfl.core.presets import parts
 from parityfl.reporting.intervals import Estimate, estimate, sign_test
-from parityfl.reporting.labels import FEDAVG, method_key, methods, parts, parts_label, setting_key, settings
+from parityfl.reporting.labels import FEDAVG, method_key, methods, parts_label, setting_key, settings
 from parityfl.reporting.load import RunData
 from parityfl.reporting.standing import standing
 

@@ -3,11 +3,10 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from functools import cache
 from hashlib import sha256
 from typing import Any
 
-from parityfl.core.presets import preset_document, preset_names
+from parityfl.core.presets import method_name, parts, parts_joined
 
 Config = dict[str, Any]
 
@@ -41,14 +40,6 @@ METHOD = (
 FEDAVG = ("uniform", "fedavg", "plain", "none")
 """The `parts` of FedAvg."""
 
-_PARTS = (
-    ("selector", "name", "lnu"),
-    ("aggregator", "name", "mifa"),
-    ("objective", "name", "plain"),
-    ("server", "optimizer", "none"),
-)
-"""The sections and keys that name what a method is made of, with what they are where a configuration is silent."""
-
 _OF_NO_ACCOUNT = {"data.root", "evaluation.test_every"}
 """Keys that do not change how a run goes: where its data lie, and how often it looks at the test set."""
 
@@ -63,19 +54,9 @@ def method_key(config: Config) -> str:
     return _canonical({"method": config.get("method"), **_flatten(config, METHOD)})
 
 
-def parts(config: Config) -> tuple[str, ...]:
-    """Return the names of a method's selector, aggregator, objective and server optimiser."""
-    return tuple(str(config.get(section, {}).get(key) or usual) for section, key, usual in _PARTS)
-
-
 def parts_label(config: Config) -> str:
     """Return the names of a method's selector and aggregator."""
     return "+".join(parts(config)[:2])
-
-
-def method_label(config: Config) -> str:
-    """Return what a method is called where it stands alone."""
-    return methods([config])[method_key(config)]
 
 
 def settings(configs: Sequence[Config]) -> dict[str, str]:
@@ -91,33 +72,14 @@ def methods(configs: Sequence[Config]) -> dict[str, str]:
     else the names of the parts, and where these are not enough, the keys that differ.
     """
     distinct = {method_key(config): config for config in configs}
-    by_name = _group(distinct, _name)
+    by_name = _group(distinct, method_name)
     named = {keys[0]: name for name, keys in by_name.items() if name and len(keys) == 1}
     return _told_apart(named | _labels_by_parts({k: config for k, config in distinct.items() if k not in named}))
 
 
-def _name(config: Config) -> str:
-    """Return the method's name, '' where it is that of a preset with other parts; other names are the user's own."""
-    name = str(config.get("method") or "")
-    return name if _presets().get(name, parts(config)) == parts(config) else ""
-
-
-@cache
-def _presets() -> dict[str, tuple[str, ...]]:
-    """Return the parts of every preset of the package by name."""
-    return {name: parts(preset_document(name)) for name in preset_names()}
-
-
-def _joined_parts(config: Config) -> str:
-    """Return the names of selector and aggregator, and of what there is besides."""
-    named = parts(config)
-    besides = [name for name, (_, _, usual) in zip(named[2:], _PARTS[2:], strict=True) if name != usual]
-    return "+".join([*named[:2], *besides])
-
-
 def _labels_by_parts(distinct: dict[str, Config]) -> dict[str, str]:
     labels: dict[str, str] = {}
-    for label, keys in _group(distinct, _joined_parts).items():
+    for label, keys in _group(distinct, parts_joined).items():
         details = _describe([distinct[key] for key in keys], METHOD)
         labels |= {key: f"{label} ({detail})" if detail else label for key, detail in zip(keys, details, strict=True)}
     return labels

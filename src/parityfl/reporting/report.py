@@ -14,11 +14,11 @@ import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from parityfl.core.errors import FolderError
+from parityfl.core.presets import method_label
 from parityfl.reporting.coabsence import co_absence
 from parityfl.reporting.compare import Comparison, compare, last_known, unfinished
 from parityfl.reporting.figures import END_FIGURES, RUN_FIGURES
 from parityfl.reporting.findings import headlines, verdicts, warnings
-from parityfl.reporting.labels import method_label
 from parityfl.reporting.load import CONFIG, RunData, find_runs, find_unfinished, load_run
 from parityfl.reporting.method_figures import METHOD_FIGURES, paired_differences
 from parityfl.reporting.reaching import paces
