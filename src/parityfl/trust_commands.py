@@ -56,7 +56,7 @@ def certs(
         list[str] | None, typer.Option(help="A host or address of the coordinator; may be repeated.")
     ] = None,
     names: Annotated[str, typer.Option("--devices", help="Devices: h0,h1 or h0..h9.")] = "",
-    days: Annotated[int, typer.Option(min=1, help="How long the certificates are valid.")] = 825,
+    days: Annotated[int, typer.Option(min=1, max=36_500, help="How long the certificates are valid.")] = 825,
 ) -> None:
     """Make a private authority, and certificates for a fleet."""
     from parityfl.client.settings import parse_devices

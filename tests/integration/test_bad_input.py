@@ -166,6 +166,7 @@ def test_a_device_name_that_there_cannot_be(tmp_path: Path) -> None:
         (["runn"], ["runn", "parityfl --help"]),
         (["report"], ["DIR", "parityfl report --help"]),
         (["suite", "a.toml", "--jobs", "0"], ["--jobs", "parityfl suite --help"]),
+        (["certs", "fleet", "--host", "localhost", "--days", "100000000"], ["--days", "36500", "parityfl certs"]),
     ],
 )
 def test_what_the_command_line_does_not_know(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
