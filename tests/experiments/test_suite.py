@@ -156,6 +156,11 @@ def test_the_same_run_is_one_cell(tmp_path: Path):
     assert [cell.name for cell in cells] == ["lr0.05-bernoulli"]
 
 
+def test_names_keep_the_sign_of_an_exponent(tmp_path: Path):
+    cells = suite(tmp_path, "[grid]\ntraining.lr = [1e-30, 1e30]\n")
+    assert [cell.name for cell in cells] == ["lr1e-30", "lr1e30"]
+
+
 def test_names_are_distinct_and_bounded(tmp_path: Path):
     """Two values that read alike, and one that is long."""
     values = ", ".join(f"0.{digit}{digit}" for digit in range(1, 10)) + ", 0.5" * 11

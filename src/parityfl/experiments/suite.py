@@ -203,6 +203,7 @@ def _text(value: Any) -> str:
 
 
 def _clean(text: str) -> str:
+    text = re.sub(r"(?<=\de)\+(?=\d)", "", text)  # 1e+39, lest it read like 1e-39
     return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")
 
 
