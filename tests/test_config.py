@@ -334,7 +334,8 @@ def test_inverse_probabilities_need_probabilities(rule, given, why):
         ("bad.toml", "seed = ", "is no TOML"),
         ("bad.json", "{", "is no JSON"),
         ("list.json", "[1]", "must be a table"),
-        ("bytes.toml", b"\xff\xfe", "cannot be read"),
+        ("bytes.toml", b"\xff\xfe", "is not UTF-8 text: save it as UTF-8"),
+        ("LATIN.JSON", '{"method": "é"}'.encode("latin-1"), "is not UTF-8 text: save it as UTF-8"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name, text, message):
@@ -344,6 +345,15 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name, text, message):
     with pytest.raises(ConfigError, match=f"{name}.*{message}") as caught:
         Config.load(path)
     one_line(caught)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("ok.toml", "seed = 3"), ("ok.json", '{"seed": 3}'), ("OK.JSON", '{"seed": 3}')]
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_file_is_what_its_ending_says_with_a_byte_order_mark_and_without(tmp_path, name, text, encoding):
+    (tmp_path / name).write_text(text, encoding=encoding)
+    assert Config.load(tmp_path / name).seed == 3
 
 
 def test_a_folder_is_no_file(tmp_path):

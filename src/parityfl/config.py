@@ -561,12 +561,18 @@ def read_override(text: str) -> tuple[str, Any]:
 
 
 def read_file(path: Path) -> Layer:
-    """Return the layer of a TOML file, or of a run's config.json."""
+    """Return the layer of a TOML file, or of a run's config.json.
+
+    Raises:
+        ConfigError: it cannot be read, or is neither.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-        layer = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin with a byte order mark
+        layer = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+    except OSError as error:
         raise ConfigError(f"configuration {path} cannot be read: {error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"configuration {path} is not UTF-8 text: save it as UTF-8") from None
     except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"configuration {path} is no {path.suffix.lstrip('.').upper() or 'TOML'}: {error}") from None
     if not isinstance(layer, dict):

@@ -205,7 +205,9 @@ def test_a_wrong_row_is_named(tmp_path: Path, header, row, words):
         (b"round,client_id,available,participated\n", "has no rows"),
         (b"round,client_id,available,participated,available\n1,a,1,1,0\n", "the column 'available' twice"),
         (b"", "no CSV file"),
-        (b"\x00\xff\xfe", "no column 'round'"),
+        (b"\x00", "no column 'round'"),
+        (b"\x00\xff\xfe", "it is not UTF-8 text; save it as UTF-8"),
+        (b"round,client_id,available,participated\n1,Ren\xe9,1,1\n", "it is not UTF-8 text; save it as UTF-8"),
     ],
 )
 def test_a_file_that_is_no_log(tmp_path: Path, content, words):

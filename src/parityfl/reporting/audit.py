@@ -158,13 +158,16 @@ def _read(path: Path) -> pl.DataFrame:
     """Return the file's columns as text."""
     try:
         content = path.read_bytes()
+        written = content.decode("utf-8")
         text = pl.read_csv(BytesIO(content), infer_schema=False)
     except OSError as error:
         raise DataError(f"cannot read the log {path}: {error.strerror}; name a CSV file") from None
+    except UnicodeDecodeError:
+        raise DataError(f"cannot read the log {path}: it is not UTF-8 text; save it as UTF-8") from None
     except pl.exceptions.PolarsError as error:
-        reason = _ragged(content) or str(error).splitlines()[0]
+        reason = _ragged(written) or str(error).splitlines()[0]
         raise DataError(f"{path} is no CSV file with a header and rows: {reason}") from None
-    header = next(csv.reader(StringIO(content.decode(errors="replace"), newline=None)))
+    header = next(csv.reader(StringIO(written, newline=None)))
     twice = next((name for name, times in Counter(header).items() if times > 1), None)
     if twice is not None:
         raise DataError(f"{path} has the column {twice!r} twice: leave one of them out")
@@ -177,9 +180,9 @@ def _read(path: Path) -> pl.DataFrame:
     return text
 
 
-def _ragged(content: bytes) -> str:
+def _ragged(text: str) -> str:
     """Say which line has more fields than the header; '' where none has, or it cannot be told."""
-    lines = csv.reader(StringIO(content.decode(errors="replace"), newline=None))
+    lines = csv.reader(StringIO(text, newline=None))
     expected = len(next(lines, []))
     longer = (
         f"line {lines.line_num} has {len(line)} fields for {expected} columns" for line in lines if len(line) > expected
