@@ -37,6 +37,11 @@ def replace_file(path: Path, data: bytes, mode: int = 0o666, *, durable: bool = 
         _sync_folder(path.parent)
 
 
+def file_in_the_way(folder: Path) -> Path | None:
+    """Return the file that stands where a folder, or one that it lies in, should be; None where there is none."""
+    return next((place for place in (folder, *folder.parents) if os.path.exists(place) and not place.is_dir()), None)
+
+
 def _sync_folder(folder: Path) -> None:
     """Wait until the disk has the names in a folder, where the file system can tell."""
     descriptor = os.open(folder, os.O_RDONLY)

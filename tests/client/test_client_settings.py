@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from parityfl.client.settings import Settings, parse_devices, server_url
@@ -22,6 +24,13 @@ def test_a_server_may_be_a_host_or_a_url(text: str, url: str) -> None:
 @pytest.mark.parametrize("text", ["", "ftp://host", "http://", "host:port", "a b"])
 def test_a_malformed_server_is_one_clear_line(text: str) -> None:
     with pytest.raises(ConfigError, match="--server"):
+        server_url(text)
+
+
+@pytest.mark.parametrize("text", ["http://127.0.0.1:99999", "10.0.0.5:65536", "https://host:0"])
+def test_a_servers_port_that_there_is_not(text: str) -> None:
+    port = text.rpartition(":")[2]
+    with pytest.raises(ConfigError, match=f"--server '{text}': there is no port {port}: .*1 to 65535"):
         server_url(text)
 
 
@@ -81,3 +90,17 @@ def test_patience_is_a_length_of_time(patience: float) -> None:
 def test_a_device_advertises_a_host(advertise: str) -> None:
     with pytest.raises(ConfigError, match="--advertise"):
         Settings("http://127.0.0.1:8080", ("h0",), advertise=advertise)
+
+
+@pytest.mark.parametrize("below", ["", "h0"])
+def test_a_state_folder_that_is_a_file(tmp_path: Path, below: str) -> None:
+    file = tmp_path / "afile"
+    file.touch()
+    words = f"--state {file / below} needs a folder, and {file} is a file: choose another --state"
+    with pytest.raises(ConfigError, match=words):
+        Settings("http://127.0.0.1:8080", ("h0",), state=file / below)
+
+
+def test_a_state_folder_may_be_there_or_not(tmp_path: Path) -> None:
+    for state in (None, tmp_path, tmp_path / "new" / "h0"):
+        assert Settings("http://127.0.0.1:8080", ("h0",), state=state).state == state

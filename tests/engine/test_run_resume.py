@@ -316,6 +316,13 @@ def test_a_file_is_no_folder(tmp_path):
         run(make_spec(), tmp_path / "run")
 
 
+def test_a_file_on_the_way_to_the_folder_is_named(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(FolderError, match=f"folder {file}/sub/run cannot be made, because {file} is a file: choose"):
+        run(make_spec(), file / "sub" / "run")
+
+
 def test_a_folder_that_the_system_refuses_is_one_line(tmp_path):
     with pytest.raises(FolderError, match=r"output folder .*aaa cannot be read \(File name too long\): choose another"):
         run(make_spec(), tmp_path / ("a" * 300))

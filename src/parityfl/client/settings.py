@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 
 from parityfl.core.errors import ConfigError
-from parityfl.web.server import is_loopback
+from parityfl.files import file_in_the_way
+from parityfl.web.server import MOST_PORT, is_loopback
 from parityfl.web.tls import Tls
 from parityfl.wire.schemas import MAX_DEVICES
 from parityfl.wire.signing import Token
@@ -40,7 +41,7 @@ class Settings:
         tls: how to encrypt.
 
     Raises:
-        ConfigError: `advertise` is no host, or `patience_s` is no length of time.
+        ConfigError: `advertise` is no host, `patience_s` is no length of time, or `state` cannot be a folder.
     """
 
     server: str
@@ -60,6 +61,9 @@ class Settings:
             raise ConfigError(f"--advertise {self.advertise!r}: name the host or address that reaches this device")
         if not 0 <= self.patience_s < inf:
             raise ConfigError(f"--patience {self.patience_s:g}: give a number of seconds, 0 or more")
+        file = None if self.state is None else file_in_the_way(self.state)
+        if file is not None:
+            raise ConfigError(f"--state {self.state} needs a folder, and {file} is a file: choose another --state")
 
     @property
     def listen_host(self) -> str:
@@ -81,6 +85,8 @@ def server_url(text: str) -> str:
         url = httpx.URL("")
     if url.scheme not in ("http", "https") or not url.host or any(map(str.isspace, text)):
         raise ConfigError(f"--server {text!r}: write a host, host:port, or a URL such as http://10.0.0.5:8080")
+    if url.port is not None and not 1 <= url.port <= MOST_PORT:
+        raise ConfigError(f"--server {text!r}: there is no port {url.port}: name the coordinator's, 1 to {MOST_PORT}")
     if "://" not in text and url.port is None:
         url = url.copy_with(port=DEFAULT_COORDINATOR_PORT)
     return str(url).rstrip("/")

@@ -19,7 +19,7 @@ from parityfl.core.arrays import Layout
 from parityfl.core.errors import FolderError, ParityflError
 from parityfl.core.types import Vector
 from parityfl.engine.tables import CLIENT_COLUMNS, ROUND_COLUMNS, SHORTFALL_COLUMNS, UNHASHED, header
-from parityfl.files import replace_file
+from parityfl.files import file_in_the_way, replace_file
 
 TABLES = {"rounds": ROUND_COLUMNS, "clients": CLIENT_COLUMNS}
 
@@ -282,14 +282,16 @@ def is_empty(path: Path, apart_from: Collection[str] = ()) -> bool:
     """Return whether an output folder is absent, or holds nothing but unfinished drafts and what is named.
 
     Raises:
-        FolderError: it is a file, or the system does not let it be looked at.
+        FolderError: it is a file, or lies in one, or the system does not let it be looked at.
     """
     try:
         return all(entry.suffix == ".part" or entry.name in apart_from for entry in path.iterdir())
     except FileNotFoundError:
         return True
     except NotADirectoryError:
-        raise FolderError(f"output folder {path} is a file: choose another --out") from None
+        file = file_in_the_way(path) or path
+        fault = "is a file" if file == path else f"cannot be made, because {file} is a file"
+        raise FolderError(f"output folder {path} {fault}: choose another --out") from None
     except OSError as error:
         raise FolderError(f"output folder {path} cannot be read ({error.strerror}): choose another --out") from None
 
