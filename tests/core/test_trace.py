@@ -307,6 +307,17 @@ def test_an_unreadable_file_is_named(tmp_path):
         read_recording(str(binary))
 
 
+def test_where_a_relative_path_was_looked_for_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError) as error:
+        read_recording("sub/absent.csv")
+    remedy = "give an absolute path, or run from the folder that it is relative to"
+    told = f"looked for from the current folder, {tmp_path}: {remedy}"
+    assert f"cannot read the trace sub/absent.csv: No such file or directory ({told}); " in str(error.value)
+    with pytest.raises(DataError, match="No such file or directory; name a FLASH JSON"):
+        read_recording(str(tmp_path / "absent.csv"))
+
+
 # --- statistics and fits
 
 

@@ -1,5 +1,6 @@
 """Availability replayed from a recording of real devices."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -100,9 +101,18 @@ def read_recording(path: str, rule: str = "charging_wifi", max_gap_h: float | No
         status = file.stat()
         content = _parse(path, file, status.st_mtime_ns, status.st_size)
     except (OSError, UnicodeDecodeError) as error:
-        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"{error.strerror}{_where(path)}"
         raise DataError(f"cannot read the trace {path}: {reason}; name a FLASH JSON or a CSV of intervals") from None
     return content if isinstance(content, Recording) else apply_rule(content, rule, max_gap_h)
+
+
+def _where(path: str) -> str:
+    """Say where a relative path was looked for, and what helps; '' of an absolute one."""
+    with suppress(OSError):  # the current folder may be gone
+        if not Path(path).expanduser().is_absolute():
+            remedy = "give an absolute path, or run from the folder that it is relative to"
+            return f" (looked for from the current folder, {Path.cwd()}: {remedy})"
+    return ""
 
 
 @lru_cache(maxsize=4)
