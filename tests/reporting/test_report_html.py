@@ -1,4 +1,5 @@
 import re
+import resource
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -332,6 +333,26 @@ def test_a_report_that_cannot_be_written_is_one_line(tmp_path: Path, name: str):
         f"{run / name} cannot be written (Is a directory): make room for it, or the folder writable, and run "
         f"parityfl report '{run}'"
     )
+
+
+@pytest.mark.parametrize("name", ["report.html", "table.csv", "table.md"])
+def test_a_disk_that_takes_no_more_leaves_the_files_as_they_were_or_as_they_are_to_be(tmp_path: Path, name: str):
+    """A limit just below one file's size lets the smaller ones through, and stands for a disk that is full."""
+    run = write_run(tmp_path / "run")
+    sizes = {path.name: path.stat().st_size for path in (write_report(run), run / "table.csv", run / "table.md")}
+    for file in sizes:
+        (run / file).write_text("the last one")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[name] - 1, hard))
+    try:
+        with pytest.raises(FolderError, match=r"run/(\w+\.\w+) cannot be written \(File too large\): make room"):
+            write_report(run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (run / name).read_text() == "the last one"
+    for file, size in sizes.items():
+        assert (run / file).stat().st_size in (len("the last one"), size)
+    assert not list(run.glob("*.part"))
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path):

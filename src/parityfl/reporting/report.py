@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from parityfl.core.errors import FolderError
 from parityfl.core.presets import method_label
+from parityfl.files import replace_file
 from parityfl.reporting.coabsence import co_absence
 from parityfl.reporting.compare import Comparison, compare, last_known, unfinished
 from parityfl.reporting.figures import END_FIGURES, RUN_FIGURES
@@ -68,10 +69,12 @@ def write_comparison(folder: Path, notes: Sequence[str] = ()) -> tuple[Path, Com
     else:
         runs, comparison = compare_below(folder, notes)
         page = comparison_page(folder, runs, comparison, _report_of)
-    with _disk_errors(folder):
-        (folder / REPORT).write_text(page, encoding="utf-8")
-        write_csv(comparison, folder / "table.csv")
-        write_markdown(comparison, folder / "table.md")
+    with _disk_errors(folder / "table.csv") as file:
+        write_csv(comparison, file)
+    with _disk_errors(folder / "table.md") as file:
+        write_markdown(comparison, file)
+    with _disk_errors(folder / REPORT) as file:  # the last one: where it is newer than the run, nothing is missing
+        replace_file(file, page.encode())
     return folder / REPORT, comparison
 
 
@@ -164,15 +167,14 @@ def compare_below(folder: Path, notes: Sequence[str] = ()) -> tuple[list[RunData
 
 
 @contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """Turn what the disk refuses into one line."""
+def _disk_errors(file: Path) -> Iterator[Path]:
+    """Yield a file of the report; turn what the disk refuses into one line about it, not about its draft."""
     try:
-        yield
+        yield file
     except OSError as error:
-        where, reason = error.filename or folder, error.strerror or error
         raise FolderError(
-            f"{where} cannot be written ({reason}): make room for it, or the folder writable, and run parityfl report "
-            f"{quote(str(folder))}"
+            f"{file} cannot be written ({error.strerror or error}): make room for it, or the folder writable, and run "
+            f"parityfl report {quote(str(file.parent))}"
         ) from None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 from rich.table import Table
 
+from parityfl.files import replace_file
 from parityfl.reporting.compare import METRICS, Comparison, Difference, Metric, Row
 from parityfl.reporting.intervals import Estimate
 from parityfl.reporting.reaching import TARGETS, Pace, paces
@@ -34,12 +35,12 @@ def comparison_frame(comparison: Comparison) -> pl.DataFrame:
 
 def write_csv(comparison: Comparison, path: Path) -> None:
     """Write `comparison_frame`."""
-    path.write_text(comparison_frame(comparison).write_csv(), encoding="utf-8")
+    replace_file(path, comparison_frame(comparison).write_csv().encode())
 
 
 def write_markdown(comparison: Comparison, path: Path) -> None:
     """Write the comparison's tables and notes as Markdown."""
-    path.write_text(markdown(comparison), encoding="utf-8")
+    replace_file(path, markdown(comparison).encode())
 
 
 def markdown(comparison: Comparison) -> str:
