@@ -575,6 +575,14 @@ def test_small_runs_need_no_workers_and_large_ones_take_every_core() -> None:
     assert choose_workers(config(engine={"workers": 5}), holdings) == 5
 
 
+def test_no_more_workers_start_than_there_are_clients(tmp_path: Path) -> None:
+    """A million processes would be more than the system has files for."""
+    said: list[str] = []
+    few = config(engine={"workers": 1_000_000}, population={"clients": 2, "per_round": 1}, rounds={"count": 1})
+    execute(few, tmp_path / "run", say=said.append)
+    assert any("2 worker processes (engine.workers = 1000000, but there are 2 clients), one" in line for line in said)
+
+
 @pytest.mark.parametrize(("given", "expected"), [("3", 3), ("0", None), ("many", None), ("", None)])
 def test_a_run_may_be_given_fewer_cores(monkeypatch: pytest.MonkeyPatch, given: str, expected: int | None) -> None:
     monkeypatch.setenv(CORES, given)

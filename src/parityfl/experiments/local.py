@@ -52,9 +52,12 @@ HELD_BYTES = 2**28
 
 
 def choose_workers(config: Config, holdings: Holdings) -> int:
-    """Return how many processes train, by rule; the results do not depend on it. 1: this one does, without workers."""
+    """Return how many processes train, by rule; the results do not depend on it. 1: this one does, without workers.
+
+    As many as `engine.workers` says, but no more than there are clients to train.
+    """
     if config.engine.workers is not None:
-        return config.engine.workers
+        return min(config.engine.workers, config.population.clients)
     images = config.rounds.count * config.population.per_round * holdings.num_samples.mean() * config.training.epochs
     return 1 if images * np.prod(holdings.shape) < SMALL_RUN else cores()
 
@@ -119,7 +122,9 @@ def local_crew(bench: Workbench, workers: int, say: Say) -> Iterator[Crew]:
         crew = Crew([WorkerProcess(station, starvation) for _ in range(workers)], board, here, say)
     else:
         crew = Crew([here()], board, None, say)
-    say(f"{f'{workers} worker processes' if spread else 'this process'}, one thread each, {bench.describe()}")
+    wanted = bench.config.engine.workers or workers
+    fewer = f" (engine.workers = {wanted}, but there are {workers} clients)" if spread and wanted > workers else ""
+    say(f"{f'{workers} worker processes{fewer}' if spread else 'this process'}, one thread each, {bench.describe()}")
     try:
         yield crew
     finally:
