@@ -38,6 +38,10 @@ Layer = Mapping[str, Any]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Step = Annotated[float, Field(ge=1e-30, le=1e30, allow_inf_nan=False)]
+"""A size of steps: in float32, in which models are, neither it nor one over it is 0 or infinite."""
+Pull = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
+"""How strongly weights are pulled, in float32 as well."""
 
 OWN_DATA = "local"
 """The name of the data set that is each device's own."""
@@ -221,10 +225,10 @@ class Training(Section):
     """`[training]`: local training."""
 
     epochs: Count = 1
-    batch_size: Count = 32
-    lr: Positive = 0.05
+    batch_size: Annotated[int, Field(ge=1, le=2**31)] = 32
+    lr: Step = 0.05
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    weight_decay: NonNegative = 0.0
+    weight_decay: Pull = 0.0
     clip_norm: Positive | None = None
 
 
@@ -251,7 +255,7 @@ class Rounds(Section):
     deadline_spread: NonNegative = 4.0
     grace_s: NonNegative = 5.0
     quorum: Count | None = None
-    over_select: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
+    over_select: Annotated[float, Field(ge=1, le=1e6, allow_inf_nan=False)] = 1.0
     late: Literal["discard", "next-round"] = "discard"
     max_idle_rounds: Count = 1000
 
@@ -273,6 +277,12 @@ class Server(Section):
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
     tau: Positive = 1e-3
+
+    @model_validator(mode="after")
+    def _allowed(self) -> Self:
+        """Refuse what the optimiser does."""
+        self.build()
+        return self
 
     def build(self) -> ServerOptimizer:
         """Return the optimiser."""
@@ -710,10 +720,17 @@ def _explained(error: ValidationError, prefix: tuple[str, ...] = ()) -> _KeyFaul
         if len(place) == 1:
             return _unknown(key, list(Config.model_fields), "the top level")
         return _unknown(key, _section_keys(str(place[0])), f"[{place[0]}]")
-    message = f"{details['msg'][0].lower()}{details['msg'][1:]}"
+    message = _said(details)
     if details["type"] == "model_type":
         message = f"[{key}] is a section: give its keys, such as {key}.{next(iter(_section_keys(key)))}"
     return _KeyFaultError(key, f"{key} = {reprlib.repr(details['input'])}: {message}")
+
+
+def _said(details: Mapping[str, Any]) -> str:
+    """Return what pydantic says, with a limit of many digits as a power of ten."""
+    words = f"{details['msg'][0].lower()}{details['msg'][1:]}"
+    limit = next(iter(details.get("ctx", {}).values()), None)
+    return f"{words.rpartition(' ')[0]} {limit:g}" if isinstance(limit, float) else words
 
 
 def _section_keys(section: str) -> list[str]:

@@ -84,7 +84,7 @@ def test_works_for_a_single_client(name):
 
 @pytest.mark.parametrize("name", aggregator.names())
 def test_needs_a_positive_step(name):
-    with pytest.raises(ConfigError, match=r"aggregator\.server_lr = 0 must be above 0"):
+    with pytest.raises(ConfigError, match=r"aggregator\.server_lr = 0 must be from 1e-30 to 1e\+30"):
         aggregator.get(name)(server_lr=0.0)
 
 

@@ -825,7 +825,7 @@ def test_q_fedavg_stays_where_there_is_no_loss(q, loss):
     ("make", "message"),
     [
         (lambda: Mifa(need=-1.0), r"aggregator\.need = -1 must be from 0 to 10"),
-        (lambda: Mifa(server_lr=float("inf")), r"aggregator\.server_lr = inf must be above 0 and finite"),
+        (lambda: Mifa(server_lr=float("inf")), r"aggregator\.server_lr = inf must be from 1e-30 to 1e\+30"),
         (lambda: Afl(gamma=float("inf")), r"aggregator\.gamma = inf must be at least 0 and finite"),
         (lambda: Mifa(need_memory=1.0), r"aggregator\.need_memory = 1 must be at least 0 and below 1"),
         (lambda: Mifa(need_clip=0.0), r"aggregator\.need_clip = 0 must be above"),
@@ -833,6 +833,8 @@ def test_q_fedavg_stays_where_there_is_no_loss(q, loss):
         (lambda: FedAU(cutoff=0), r"aggregator\.cutoff = 0"),
         (lambda: Surrogate(decay=-0.1), r"aggregator\.decay = -0\.1"),
         (lambda: Surrogate(eta0=0.0), r"aggregator\.eta0 = 0"),
+        (lambda: Surrogate(eta0=1e300), r"aggregator\.eta0 = 1e\+300"),
+        (lambda: Mifa(server_lr=1e39), r"aggregator\.server_lr = 1e\+39"),
         (lambda: QFedAvg(q=-1.0), r"aggregator\.q = -1"),
         (lambda: QFedAvg(q=11.0), r"aggregator\.q = 11 must be from 0 to 10"),
         (lambda: QFedAvg(lipschitz=0.0), r"aggregator\.lipschitz = 0"),

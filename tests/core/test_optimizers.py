@@ -74,7 +74,8 @@ def test_is_deterministic_and_finite(optimizer, values, lr):
         (lambda: Momentum(1.0), r"server\.momentum = 1 must be"),
         (lambda: Adam(beta1=-0.1), r"server\.beta1 = -0\.1"),
         (lambda: Adam(beta2=1.0), r"server\.beta2 = 1"),
-        (lambda: Adam(tau=0.0), r"server\.tau = 0 must be at least 1e-30"),
+        (lambda: Adam(tau=0.0), r"server\.tau = 0 must be from 1e-30 to 1e\+15"),
+        (lambda: Adam(tau=1e300), r"server\.tau = 1e\+300 must be from 1e-30 to 1e\+15"),
     ],
 )
 def test_refuses_bad_keys(make, message):

@@ -1,7 +1,6 @@
 """Local objectives: what a client minimises. Their keys and what they keep; the training itself is in `training`."""
 
 from dataclasses import dataclass
-from math import inf
 from typing import ClassVar
 
 from parityfl.core.errors import ConfigError
@@ -21,6 +20,9 @@ class Objective:
     uses_control: ClassVar[bool] = False
 
 
+MOST = 1e30
+"""The strongest pull: models are float32, which holds little more."""
+
 objective: Registry[Objective] = Registry("objective", "parityfl.objectives", Objective)
 
 
@@ -38,7 +40,7 @@ class FedProx(Objective):
     """The client's loss plus (mu / 2) ||w - w_t||^2, which holds it near the model that it was sent.
 
     Attributes:
-        mu: strength of the pull, 0 or more; 0 is `plain`.
+        mu: strength of the pull, 0 to `MOST`; 0 is `plain`.
     """
 
     source: ClassVar[str] = "Li et al., MLSys 2020"
@@ -46,7 +48,7 @@ class FedProx(Objective):
     mu: float = 0.01
 
     def __post_init__(self) -> None:
-        _require_non_negative("objective.mu", self.mu)
+        _require_pull("objective.mu", self.mu)
 
 
 @objective("ditto")
@@ -57,7 +59,7 @@ class Ditto(Objective):
     The global path is that of `plain`. The personal model stays with the client; its accuracy is reported.
 
     Attributes:
-        strength: lambda, how strongly the personal model is pulled to the global one, 0 or more.
+        strength: lambda, how strongly the personal model is pulled to the global one, 0 to `MOST`.
     """
 
     source: ClassVar[str] = "Li et al., ICML 2021"
@@ -66,7 +68,7 @@ class Ditto(Objective):
     strength: float = 0.1
 
     def __post_init__(self) -> None:
-        _require_non_negative("objective.strength", self.strength)
+        _require_pull("objective.strength", self.strength)
 
 
 @objective("scaffold")
@@ -84,6 +86,6 @@ class Scaffold(Objective):
     uses_control: ClassVar[bool] = True
 
 
-def _require_non_negative(key: str, value: float) -> None:
-    if not 0 <= value < inf:
-        raise ConfigError(f"{key} = {value} must be a number of 0 or more")
+def _require_pull(key: str, value: float) -> None:
+    if not 0 <= value <= MOST:
+        raise ConfigError(f"{key} = {value:g} must be from 0 to {MOST:g}")

@@ -67,8 +67,8 @@ class Momentum(ServerOptimizer):
         return _advance(weights, velocity, lr), state
 
 
-LEAST_TAU = 1e-30
-"""The smallest `Adam.tau`."""
+LEAST_TAU, MOST_TAU = 1e-30, 1e15
+"""The smallest and the largest `Adam.tau`: float32 holds it, and the square of the largest, with room for more."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ class Adam(ServerOptimizer):
     Attributes:
         beta1: memory of the mean, in [0, 1).
         beta2: memory of the mean square, in [0, 1).
-        tau: adaptivity, at least `LEAST_TAU`: coordinates whose directions are well below it move like plain steps of
-            lr / tau.
+        tau: adaptivity, `LEAST_TAU` to `MOST_TAU`: coordinates whose directions are well below it move like plain steps
+            of lr / tau.
     """
 
     source: ClassVar[str] = "Reddi et al., ICLR 2021"
@@ -94,9 +94,10 @@ class Adam(ServerOptimizer):
     def __post_init__(self) -> None:
         _check_share("server.beta1", self.beta1)
         _check_share("server.beta2", self.beta2)
-        if not self.tau >= LEAST_TAU:
+        if not LEAST_TAU <= self.tau <= MOST_TAU:
             raise ConfigError(
-                f"server.tau = {self.tau:g} must be at least {LEAST_TAU:g}: a smaller one is 0 in float32"
+                f"server.tau = {self.tau:g} must be from {LEAST_TAU:g} to {MOST_TAU:g}: float32 holds no other, or not "
+                "its square"
             )
 
     def init(self, size: int) -> State:

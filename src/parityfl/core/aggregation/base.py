@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from parityfl.core.aggregation.combine import Weigh
-from parityfl.core.aggregation.keys import above
+from parityfl.core.aggregation.keys import between
 from parityfl.core.registry import Registry
 from parityfl.core.types import RoundContext, State, Step, Update, Vector, World
 
@@ -22,7 +22,7 @@ class Aggregator(ABC):
     server_lr: float
 
     def __post_init__(self) -> None:
-        above("server_lr", self.server_lr, 0)
+        between("server_lr", self.server_lr, 1e-30, 1e30)  # or it is 0 or infinite in float32
 
     @property
     def needs_probability(self) -> bool:

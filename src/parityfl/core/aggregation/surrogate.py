@@ -10,7 +10,7 @@ import numpy as np
 from parityfl.core.aggregation.base import Aggregator, aggregator
 from parityfl.core.aggregation.combine import Weigh
 from parityfl.core.aggregation.fedavg import FedAvg
-from parityfl.core.aggregation.keys import above, between
+from parityfl.core.aggregation.keys import between
 from parityfl.core.aggregation.memory import allocate_rows, store
 from parityfl.core.types import FloatArray, IntArray, RoundContext, State, Step, Update, Vector, World
 
@@ -33,7 +33,7 @@ class Surrogate(Aggregator):
     Attributes:
         server_lr: step along the mean.
         decay: per round, 0 or more, `inf` allowed; keep it below the smallest availability.
-        eta0: weight of an update that is not of this round, before decay, above 0.
+        eta0: weight of an update that is not of this round, before decay, 1e-30 to 1e30.
         mode: `training` or `accounting`.
     """
 
@@ -47,7 +47,7 @@ class Surrogate(Aggregator):
     def __post_init__(self) -> None:
         super().__post_init__()
         between("decay", self.decay, 0, inf)
-        above("eta0", self.eta0, 0)
+        between("eta0", self.eta0, 1e-30, 1e30)
 
     @property
     def weight(self) -> Weigh | None:
