@@ -285,6 +285,16 @@ def device(messages):
         ("client_id,start_s,end_s\n,0,1\n", "line 2"),
         ("client_id,start_s,end_s\na,0,1,2\n", "line 2"),
         ("client_id,start_s,end_s\na,0,0\n", "spans no time"),
+        (
+            "client_id,start_s,end_s\na,0,3600\n\nb,0,9999999999999\n",
+            r"line 4 ends at 9999999999999, more than 100 years after 0 in line 2: are these milliseconds",
+        ),
+        ("client_id,start_s,end_s\na,0,1e300\n", r"line 2 ends at 1e\+300, more than 100 years after 0 in line 2"),
+        ("client_id,start_s,end_s\na,-1e308,1\nb,0,1e308\n", r"line 3 ends at 1e\+308, more than 100 years after -1e"),
+        (
+            device("1970-01-01 00:00:00\twifi\n9999-12-31 23:59:59\tunknown"),
+            r"device '7': its last record is of 9999-12-31 23:59:59, more than 100 years after 1970-01-01 00:00:00 of",
+        ),
     ],
 )
 def test_a_malformed_file_is_named_with_its_place(tmp_path, text, message):
@@ -316,6 +326,13 @@ def test_where_a_relative_path_was_looked_for_is_said(tmp_path, monkeypatch):
     assert f"cannot read the trace sub/absent.csv: No such file or directory ({told}); " in str(error.value)
     with pytest.raises(DataError, match="No such file or directory; name a FLASH JSON"):
         read_recording(str(tmp_path / "absent.csv"))
+
+
+def test_a_century_is_not_too_long(tmp_path):
+    """36,525 days of 86,400 s are 3,155,760,000 s."""
+    assert read_recording(csv_file(tmp_path, "a,0,3155760000")).span_s.tolist() == [3155760000]
+    with pytest.raises(DataError, match="more than 100 years"):
+        read_recording(csv_file(tmp_path, "a,0,3155760001"))
 
 
 # --- statistics and fits

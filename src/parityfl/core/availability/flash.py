@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from parityfl.core.availability.recording import HOUR_S, Recording, last_at_instant, recording
+from parityfl.core.availability.recording import HOUR_S, LONGEST_S, Recording, last_at_instant, recording
 from parityfl.core.errors import DataError
 from parityfl.core.types import FloatArray, IntArray
 
@@ -82,7 +82,8 @@ def read_flash(text: str, path: str) -> FlashLog:
         path: its name, for messages.
 
     Raises:
-        DataError: it is not JSON, not an object of devices, or a line is malformed.
+        DataError: it is not JSON, not an object of devices, or a line is malformed; or the records of a device span no
+            time, or those of all devices more than `LONGEST_S`.
     """
     ignored: Counter[str] = Counter()
     messages = _messages(text, path)
@@ -90,12 +91,25 @@ def read_flash(text: str, path: str) -> FlashLog:
     for name, table in zip(messages, tables, strict=True):
         if len(table) == 0 or table[0, 0] == table[-1, 0]:
             raise DataError(f"{path}, device {name!r}: its messages span no time; remove the device from the file")
+    _require_one_life(dict(zip(messages, tables, strict=True)), path)
     if ignored:
         _log.warning("%s: ignored %d records of unknown events: %s", path, ignored.total(), ", ".join(sorted(ignored)))
     device = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
     time_s, state = np.concatenate(tables).T
     final = last_at_instant(device, time_s.astype(np.float64))
     return FlashLog(tuple(messages), device[final], time_s[final].astype(np.float64), state[final], dict(ignored))
+
+
+def _require_one_life(tables: Mapping[str, IntArray], path: str) -> None:
+    """Refuse devices, each with its records in order of time, that span more than `LONGEST_S` between them."""
+    first = min(tables, key=lambda name: int(tables[name][0, 0]))
+    last = max(tables, key=lambda name: int(tables[name][-1, 0]))
+    start_s, end_s = int(tables[first][0, 0]), int(tables[last][-1, 0])
+    if end_s - start_s > LONGEST_S:
+        raise DataError(
+            f"{path}, device {last!r}: its last record is of {_stamp(end_s)}, more than 100 years after "
+            f"{_stamp(start_s)} of device {first!r}: put the wrong one right, or remove its device from the file"
+        )
 
 
 def apply_rule(log: FlashLog, rule: str, max_gap_h: float | None = None) -> Recording:
@@ -159,6 +173,11 @@ def _seconds(stamp: str) -> int:
     if len(stamp) != _STAMP_LENGTH:
         raise ValueError(stamp)
     return int(datetime.fromisoformat(stamp).replace(tzinfo=UTC).timestamp())
+
+
+def _stamp(time_s: int) -> str:
+    """Return what `_seconds` reads."""
+    return str(datetime.fromtimestamp(time_s, UTC).replace(tzinfo=None))
 
 
 def _states(lines: Iterator[tuple[int, str]], ignored: Counter[str]) -> IntArray:

@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 
-from parityfl.core.availability.recording import DAY_S, Recording, recording
+from parityfl.core.availability.recording import DAY_S, LONGEST_S, Recording, recording
 from parityfl.core.errors import DataError
 
 HEADER = "client_id,start_s,end_s"
@@ -24,11 +24,14 @@ def read_intervals(text: str, path: str) -> Recording:
     a client that is never on is declared, or the observation extended.
 
     Raises:
-        DataError: there is no row, or a row has not three fields, or not two finite times with start_s <= end_s.
+        DataError: there is no row, or a row has not three fields, or not two finite times with start_s <= end_s; or
+            the rows span no time, or more than `LONGEST_S`.
     """
-    rows = [_row(fields, path, number) for number, fields in _records(text, path)]
+    records = _records(text, path)
+    rows = [_row(fields, path, number) for number, fields in records]
     if not rows:
         raise DataError(f"{path} holds no interval: give a row client_id,start_s,end_s for each")
+    _require_one_life([(number, *row[1:]) for (number, _), row in zip(records, rows, strict=True)], path)
     names = {name: index for index, name in enumerate(dict.fromkeys(row[0] for row in rows))}
     client = np.array([names[row[0]] for row in rows])
     start_s, end_s = np.array([row[1:] for row in rows]).T
@@ -46,6 +49,17 @@ def read_intervals(text: str, path: str) -> Recording:
     open_intervals = np.cumsum(change[order])  # every interval closes, so the count is 0 again at each new device
     window_s = np.full(len(names), begin_s), np.full(len(names), finish_s)
     return recording(tuple(names), window_s, device[order], time_s[order], open_intervals > 0)
+
+
+def _require_one_life(times: list[tuple[int, float, float]], path: str) -> None:
+    """Refuse rows, each a line number with its two times, that span more than `LONGEST_S`."""
+    first, start_s, _ = min(times, key=lambda row: row[1])
+    last, _, end_s = max(times, key=lambda row: row[2])
+    if end_s - start_s > LONGEST_S:
+        raise DataError(
+            f"{path}, line {last} ends at {end_s:.15g}, more than 100 years after {start_s:.15g} in line {first}: are "
+            "these milliseconds? give seconds, and a real end in place of a far one that stands for none"
+        )
 
 
 def _records(text: str, path: str) -> list[tuple[int, list[str]]]:

@@ -15,6 +15,9 @@ from parityfl.core.types import BoolArray, FloatArray, IntArray
 HOUR_S = 3600.0
 DAY_S = 86400.0
 
+LONGEST_S = 100 * 365.25 * DAY_S
+"""What a file's observations may span: a longer one mixes units or clocks, and its hours would not fit into memory."""
+
 
 @dataclass(frozen=True)
 class Recording:
