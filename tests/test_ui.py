@@ -3,14 +3,20 @@
 import asyncio
 import html
 import json
+import logging
+import os
 import re
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import httpx
 import pytest
 
-from parityfl.ui import create_app
+from parityfl.ui import create_app, serve
+from parityfl.web.server import bind, port_of
 
 sys.path.insert(0, str(Path(__file__).parent / "reporting"))
 
@@ -85,3 +91,60 @@ def test_nothing_else_is_served(runs: Path, name: str) -> None:
 def test_an_empty_folder_says_so(tmp_path: Path) -> None:
     assert "no run here yet" in get(tmp_path, "/").text
     assert get(tmp_path, "/comparison").status_code == 404
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Event, Event]]:
+    """Have the comparison take until the second event is set; the first one says that it is being made."""
+    begun, ended = Event(), Event()
+
+    def draw(*_: object) -> str:
+        begun.set()
+        assert ended.wait(60)
+        return "drawn"
+
+    monkeypatch.setattr("parityfl.ui.comparison_page", draw)
+    yield begun, ended
+    ended.set()
+
+
+def test_a_slow_comparison_does_not_hold_up_the_list(runs: Path, slow: tuple[Event, Event]) -> None:
+    begun, ended = slow
+
+    async def ask() -> tuple[str, str]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app(runs)), base_url="http://ui") as client:
+            comparison = asyncio.create_task(client.get("/comparison"))
+            assert await asyncio.to_thread(begun.wait, 60)
+            try:
+                listed = await asyncio.wait_for(client.get("/"), 30)
+            finally:
+                ended.set()
+            return listed.text, (await comparison).text
+
+    listed, compared = asyncio.run(ask())
+    assert 'href="/runs/first"' in listed
+    assert compared == "drawn"
+
+
+def test_a_server_that_is_stopped_while_it_makes_a_page_says_so(
+    runs: Path, slow: tuple[Event, Event], caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, _ = slow
+    listening = bind("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{port_of(listening)}/comparison"
+
+    async def stop() -> httpx.Response:
+        server = asyncio.create_task(serve(runs, listening))
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+            asked = asyncio.create_task(client.get(url))
+            assert await asyncio.to_thread(begun.wait, 60)
+            os.kill(os.getpid(), signal.SIGINT)
+            answer = await asked
+        await server
+        return answer
+
+    with caplog.at_level(logging.WARNING):
+        answer = asyncio.run(stop())
+    assert answer.status_code == 503
+    assert "start parityfl ui again" in answer.json()["detail"]
+    assert caplog.records == []

@@ -2,9 +2,12 @@
 
 import asyncio
 import socket
+from asyncio import FIRST_COMPLETED
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
@@ -16,23 +19,29 @@ from parityfl.web.problems import ProblemError, install
 from parityfl.web.server import on_signals, serving
 
 
-def create_app(folder: Path) -> FastAPI:
-    """Return the application over the runs below `folder`."""
+def create_app(folder: Path, stopped: asyncio.Event | None = None) -> FastAPI:
+    """Return the application over the runs below `folder`.
+
+    Args:
+        folder: of runs.
+        stopped: set when nobody waits any longer for a page that is still being made; None: that is never so.
+    """
     app = FastAPI(title="parityfl runs", docs_url=None, redoc_url=None)
     install(app)
-    # Figures are drawn under a lock of the whole process (matplotlib's settings), so one at a time.
-    drawing = ThreadPoolExecutor(1, thread_name_prefix="draw")
+    stopped = stopped or asyncio.Event()
+    # Figures are drawn with settings of the whole process (matplotlib's), so one page at a time; the list has none.
+    listing, drawing = Lock(), Lock()
 
-    async def page(draw: Callable[[], str]) -> str:
+    async def page(make: Callable[[], str], turn: Lock = drawing) -> str:
         try:
-            return await asyncio.get_running_loop().run_in_executor(drawing, draw)
+            return await _made(make, turn, stopped)
         except FolderError as error:
             raise ProblemError(404, str(error)) from None
 
     @app.get("/", response_class=HTMLResponse)
     async def index() -> str:
         """List the runs."""
-        return await page(lambda: index_page(folder, _page_of))
+        return await page(lambda: index_page(folder, _page_of), listing)
 
     @app.get("/comparison", response_class=HTMLResponse)
     async def comparison() -> str:
@@ -52,9 +61,36 @@ def create_app(folder: Path) -> FastAPI:
 async def serve(folder: Path, listening: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM."""
     stopped = asyncio.Event()
-    async with serving(create_app(folder), listening):
+    async with serving(create_app(folder, stopped), listening):
         with on_signals(lambda _: stopped.set()):
             await stopped.wait()
+
+
+async def _made(make: Callable[[], str], turn: Lock, stopped: asyncio.Event) -> str:
+    """Return what a thread makes in its turn, unless the server is stopped before.
+
+    Raises:
+        ProblemError: it is. The thread is left behind: it changes nothing, and the process does not wait for it.
+    """
+    future: Future[str] = Future()
+    future.set_running_or_notify_cancel()  # from here on nobody can cancel it under the thread's hands
+    Thread(target=_fulfil, args=(future, make, turn), name="page", daemon=True).start()
+    page = asyncio.wrap_future(future)
+    stopping: asyncio.Future[Any] = asyncio.ensure_future(stopped.wait())
+    await asyncio.wait({page, stopping}, return_when=FIRST_COMPLETED)
+    stopping.cancel()
+    if not page.done():
+        page.cancel()
+        raise ProblemError(503, "the server is being stopped: start parityfl ui again for this page")
+    return page.result()
+
+
+def _fulfil(future: "Future[str]", make: Callable[[], str], turn: Lock) -> None:
+    try:
+        with turn:
+            future.set_result(make())
+    except Exception as error:
+        future.set_exception(error)
 
 
 def _comparison(folder: Path) -> str:
