@@ -19,6 +19,7 @@ from engine_runs import (
     make_world,
     run,
 )
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from parityfl.core.aggregation import Aggregator
@@ -80,6 +81,22 @@ def test_the_model_is_read_back_in_its_own_order(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"no model")
     with pytest.raises(FolderError, match=r"model\.safetensors cannot be read"):
         RunFolder(tmp_path).read_model()
+
+
+def test_equal_models_are_equal_bytes(tmp_path):
+    """The library orders metadata by chance, anew in every call: ten files agree by chance once in 6^9 times."""
+    layout = Layout(("weight", "bias"), ((3,), (1,)))
+    for name in map(str, range(10)):
+        (tmp_path / name).mkdir()
+        RunFolder(tmp_path / name).write_model(
+            np.arange(4, dtype=np.float32), layout, {"round": "6", "model_hash": "ab"}
+        )
+    files = list(tmp_path.glob("*/model.safetensors"))
+    assert len(files) == 10
+    assert len({file.read_bytes() for file in files}) == 1
+    with safe_open(files[0], "numpy") as model:
+        assert model.metadata() == {"round": "6", "model_hash": "ab", "parameters": '["weight", "bias"]'}
+        assert model.get_tensor("weight").tolist() == [0, 1, 2]
 
 
 ROUNDS_CSV = """

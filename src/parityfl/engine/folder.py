@@ -32,6 +32,9 @@ LOCK_PATIENCE_S = 10.0
 LOCK_PAUSE_S = 0.1
 CHUNK = 1 << 20
 
+_LENGTH_BYTES = 8
+"""Of the length that a safetensors document begins with; its tensors are aligned to as many."""
+
 
 class RunFolder:
     """The files of one run under `path`."""
@@ -150,9 +153,12 @@ class RunFolder:
         replace_file(self.path / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
 
     def write_model(self, weights: Vector, layout: Layout, metadata: Mapping[str, str]) -> None:
-        """Write model.safetensors, a tensor per named parameter; it sorts them, so its metadata has their order."""
+        """Write model.safetensors, a tensor per named parameter; it sorts them, so its metadata has their order.
+
+        Equal models with equal metadata are equal bytes.
+        """
         about = {**metadata, "parameters": json.dumps(layout.names)}
-        replace_file(self._model, save(layout.views(weights), metadata=about))
+        replace_file(self._model, _in_order(save(layout.views(weights), metadata=about)))
 
     def read_model(self) -> tuple[Layout, Vector]:
         """Return what `write_model` wrote.
@@ -294,6 +300,16 @@ def is_empty(path: Path, apart_from: Collection[str] = ()) -> bool:
         raise FolderError(f"output folder {path} {fault}: choose another --out") from None
     except OSError as error:
         raise FolderError(f"output folder {path} cannot be read ({error.strerror}): choose another --out") from None
+
+
+def _in_order(document: bytes) -> bytes:
+    """Return a safetensors document with its metadata sorted: the library writes them in an order of chance."""
+    body = _LENGTH_BYTES + int.from_bytes(document[:_LENGTH_BYTES], "little")
+    header = json.loads(document[_LENGTH_BYTES:body])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _LENGTH_BYTES)  # so that the tensors stay aligned
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text + document[body:]
 
 
 def _write_once(path: Path, text: str) -> bool:
