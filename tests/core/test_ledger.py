@@ -165,3 +165,9 @@ GOOD = record(1, [1, 1, 0], [COMPLETED, 0, 0])
 def test_what_cannot_be_is_refused(changes, message):
     with pytest.raises(AssertionError, match=message):
         replace(GOOD, **changes)
+
+
+def test_a_utility_that_no_float_holds_is_infinite_from_then_on():
+    """1e308 + 1e308 is more than the largest float, 1.8e308; the 0.5 after it does not bring it back."""
+    rounds = [record(number, [1], [COMPLETED], credit=[credit]) for number, credit in enumerate([1e308, 1e308, 0.5], 1)]
+    assert [ledger_of(rounds[:count]).utility[0] for count in (1, 2, 3)] == [1e308, np.inf, np.inf]

@@ -68,6 +68,13 @@ def test_is_deterministic_and_finite(optimizer, values, lr):
     assert once.tobytes() == steps(optimizer, directions, lr).tobytes()
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: type(o).__name__)
+def test_what_float32_cannot_hold_is_no_warning(optimizer):
+    """The largest float32 is 3.4e38: a step size of 1e300 is more, and so are the square of 3e38 and twice that."""
+    assert not np.isfinite(steps(optimizer, [vector(1, 0)], lr=1e300)).all()
+    steps(optimizer, [vector(3e38, 1)] * 3, lr=1e30)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

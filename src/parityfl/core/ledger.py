@@ -231,9 +231,13 @@ def account(ledger: Ledger, record: RoundRecord) -> Ledger:
 
 
 def _credited(ledger: Ledger, record: RoundRecord) -> FloatArray:
-    """Return the utility after a round: an unmeasured gain adds nothing, and is no 0 where there is no other."""
+    """Return the utility after a round: an unmeasured gain adds nothing, and is no 0 where there is no other.
+
+    It is infinite from where it is more than a float can hold.
+    """
     unknown = np.isnan(record.credit) & ((ledger.participated == 0) | np.isnan(ledger.utility))
-    credited = np.nan_to_num(ledger.utility) + np.nan_to_num(record.credit)
+    with np.errstate(over="ignore"):
+        credited = np.nan_to_num(ledger.utility, posinf=np.inf, neginf=-np.inf) + np.nan_to_num(record.credit)
     return np.where(unknown, np.nan, np.where(record.participated, credited, ledger.utility))
 
 

@@ -14,6 +14,9 @@ from parityfl.core.buffers import empty_vector
 from parityfl.core.errors import ConfigError
 from parityfl.core.types import State, Vector
 
+_unwarned = np.errstate(over="ignore", invalid="ignore")
+"""Decorator: what float32 cannot hold is no warning, since a run whose model is no longer finite ends and says so."""
+
 
 class ServerOptimizer(ABC):
     """A frozen dataclass whose fields are its configuration keys. `source` names the paper."""
@@ -35,6 +38,7 @@ class Plain(ServerOptimizer):
 
     source: ClassVar[str] = "McMahan et al., AISTATS 2017"
 
+    @_unwarned
     def step(self, state: State, weights: Vector, direction: Vector, lr: float) -> tuple[Vector, State]:
         """Return w + lr D."""
         return _advance(weights, direction, lr), state
@@ -59,6 +63,7 @@ class Momentum(ServerOptimizer):
         """Return a velocity of zero."""
         return {"velocity": np.zeros(size, dtype=np.float32)}
 
+    @_unwarned
     def step(self, state: State, weights: Vector, direction: Vector, lr: float) -> tuple[Vector, State]:
         """Return w + lr v with the new velocity v."""
         velocity = state["velocity"]
@@ -107,6 +112,7 @@ class Adam(ServerOptimizer):
             "square": np.full(size, self.tau**2, dtype=np.float32),
         }
 
+    @_unwarned
     def step(self, state: State, weights: Vector, direction: Vector, lr: float) -> tuple[Vector, State]:
         """Return w + lr m / (sqrt(v) + tau) with the new moments m and v."""
         mean, square = state["mean"], state["square"]
