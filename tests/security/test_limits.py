@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import numpy as np
@@ -50,6 +51,18 @@ async def answers(path: str, *pieces: bytes, pause_s: float = 0.0) -> httpx.Resp
     url = f"http://127.0.0.1:{port_of(listening)}{path}"
     async with serving(application(), listening), httpx.AsyncClient(timeout=10) as http:
         return await http.post(url, content=body(), headers={"Content-Type": "application/json"})
+
+
+def test_what_is_no_request_goes_through() -> None:
+    """Such as the beginning and the end of the application, which have no headers."""
+    seen: list[str] = []
+
+    async def behind(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["type"])
+
+    limited: Any = BodyLimit(behind, limit=100, setting="section.key = 100", but="/streamed")
+    asyncio.run(limited({"type": "lifespan"}, None, None))
+    assert seen == ["lifespan"]
 
 
 @pytest.mark.parametrize(("path", "setting"), [("/parsed", "section.key = 100"), ("/streamed", "model.name")])

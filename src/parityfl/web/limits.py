@@ -38,10 +38,11 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, counting."""
-        headers = Headers(scope=scope)
         if scope["type"] != "http" or scope["path"].startswith(self.but):
             await self.app(scope, receive, send)
-        elif fault := coding_fault(headers):
+            return
+        headers = Headers(scope=scope)
+        if fault := coding_fault(headers):
             await problem(415, fault, UNCODED)(scope, receive, send)
         elif (declared := declared_length(headers.get("Content-Length"))) > self.limit:
             response = problem(413, f"the body has {declared} bytes, {self._detail}")

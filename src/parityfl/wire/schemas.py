@@ -215,11 +215,8 @@ class StatusUpdate(Message):
 
 
 def _is_of(update: Any) -> str:
-    return (
-        "devices"
-        if isinstance(update, StatusUpdate) or (isinstance(update, dict) and "devices" in update)
-        else "device"
-    )
+    several = isinstance(update, StatusUpdate) or (isinstance(update, dict) and "devices" in update)
+    return "devices" if several else "device"
 
 
 AnyUpdate = Annotated[
