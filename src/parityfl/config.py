@@ -31,6 +31,7 @@ from parityfl.core.presets import preset_document, preset_names
 from parityfl.core.registry import Registry
 from parityfl.core.rounding import Carry, as_it_is, to_bfloat16
 from parityfl.core.selection import Selector, selector
+from parityfl.core.types import LEAST_STEP, MOST_STEP
 
 Layer = Mapping[str, Any]
 """A nested mapping of section -> key -> value, complete or not."""
@@ -38,10 +39,9 @@ Layer = Mapping[str, Any]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
-Step = Annotated[float, Field(ge=1e-30, le=1e30, allow_inf_nan=False)]
-"""A size of steps: in float32, in which models are, neither it nor one over it is 0 or infinite."""
-Pull = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
-"""How strongly weights are pulled, in float32 as well."""
+Step = Annotated[float, Field(ge=LEAST_STEP, le=MOST_STEP, allow_inf_nan=False)]
+Pull = Annotated[float, Field(ge=0, le=MOST_STEP, allow_inf_nan=False)]
+"""How strongly weights are pulled."""
 
 OWN_DATA = "local"
 """The name of the data set that is each device's own."""

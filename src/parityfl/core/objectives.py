@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from parityfl.core.errors import ConfigError
 from parityfl.core.registry import Registry
+from parityfl.core.types import MOST_STEP
 
 
 class Objective:
@@ -19,9 +20,6 @@ class Objective:
     keeps_memory: ClassVar[bool] = False
     uses_control: ClassVar[bool] = False
 
-
-MOST = 1e30
-"""The strongest pull: models are float32, which holds little more."""
 
 objective: Registry[Objective] = Registry("objective", "parityfl.objectives", Objective)
 
@@ -40,7 +38,7 @@ class FedProx(Objective):
     """The client's loss plus (mu / 2) ||w - w_t||^2, which holds it near the model that it was sent.
 
     Attributes:
-        mu: strength of the pull, 0 to `MOST`; 0 is `plain`.
+        mu: strength of the pull, 0 to `MOST_STEP`; 0 is `plain`.
     """
 
     source: ClassVar[str] = "Li et al., MLSys 2020"
@@ -59,7 +57,7 @@ class Ditto(Objective):
     The global path is that of `plain`. The personal model stays with the client; its accuracy is reported.
 
     Attributes:
-        strength: lambda, how strongly the personal model is pulled to the global one, 0 to `MOST`.
+        strength: lambda, how strongly the personal model is pulled to the global one, 0 to `MOST_STEP`.
     """
 
     source: ClassVar[str] = "Li et al., ICML 2021"
@@ -87,5 +85,5 @@ class Scaffold(Objective):
 
 
 def _require_pull(key: str, value: float) -> None:
-    if not 0 <= value <= MOST:
-        raise ConfigError(f"{key} = {value:g} must be from 0 to {MOST:g}")
+    if not 0 <= value <= MOST_STEP:
+        raise ConfigError(f"{key} = {value:g} must be from 0 to {MOST_STEP:g}")

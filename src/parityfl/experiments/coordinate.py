@@ -71,15 +71,15 @@ async def coordinate(
     most = config.population.clients
     if min_clients is not None and not 1 <= min_clients <= most:
         raise ConfigError(f"--min-clients {min_clients}: give a number from 1 to population.clients = {most}")
-    trust, folder = trust or Trust(), RunFolder(out)
-    if folder.check(document(config), resume):
+    trust, folder, content = trust or Trust(), RunFolder(out), document(config)
+    if folder.check(content, resume):
         if keep_serving:
             await _serve_finished(config, folder, listening, trust)
         return
     agreed, workbench = _prepare(config)
     world = _world(config, workbench)
     require_startable(config, world, None if workbench is None else workbench.layout.size)
-    folder.prepare(document(config), resume)
+    folder.prepare(content, resume)
     say_availability(config, world, say)
 
     async def drive(devices: HttpFleet, coordinator: Coordinator) -> None:

@@ -25,7 +25,6 @@ from parityfl.experiments.build import (
     build_conditions,
     build_spec,
     build_world,
-    document,
     require_startable,
     say_availability,
 )
@@ -77,12 +76,12 @@ async def run_local(config: Config, out: Path, *, resume: bool, watch: Watch, sa
     world = build_world(config, bench.num_samples, bench.label_counts)
     spec = build_spec(config, world, bench.layout, bench.initial_weights)
     folder = RunFolder(out)
-    if folder.check(document(config), resume):
+    if folder.check(spec.document, resume):
         return
     require_startable(config, world, bench.layout.size)
     assert world.availability is not None
     with ray_crew(bench, say) if elsewhere else local_crew(bench, workers, say) as crew, watch() as observer:
-        folder.prepare(document(config), resume)
+        folder.prepare(spec.document, resume)
         say_availability(config, world, say)
         memory = ClientMemory(out / CLIENTS) if config.objective.build().keeps_memory else None
         grouping = await choose_grouping(bench, crew, say)

@@ -10,7 +10,7 @@ from parityfl.core.aggregation.base import Aggregator, aggregator
 from parityfl.core.aggregation.combine import fold, loss_before
 from parityfl.core.aggregation.keys import between
 from parityfl.core.arrays import dot
-from parityfl.core.types import RoundContext, State, Step, Update, Vector
+from parityfl.core.types import LEAST_STEP, MOST_STEP, RoundContext, State, Step, Update, Vector
 
 
 @aggregator("q-fedavg")
@@ -27,7 +27,7 @@ class QFedAvg(Aggregator):
     Attributes:
         server_lr: step along the rule's direction.
         q: 0 or more, at most 10; larger is fairer, and noisier.
-        lipschitz: L, from 1e-30 to 1e30, as float32 needs it; none means 1 / (local lr x local epochs).
+        lipschitz: L, `LEAST_STEP` to `MOST_STEP`; none means 1 / (local lr x local epochs).
     """
 
     source: ClassVar[str] = "Li et al., ICLR 2020"
@@ -40,7 +40,7 @@ class QFedAvg(Aggregator):
         super().__post_init__()
         between("q", self.q, 0, 10)
         if self.lipschitz is not None:
-            between("lipschitz", self.lipschitz, 1e-30, 1e30)
+            between("lipschitz", self.lipschitz, LEAST_STEP, MOST_STEP)
 
     def aggregate(self, state: State, context: RoundContext, updates: Iterable[Update]) -> Step:
         """Return -sum_S D_k / sum_S h_k, or None in a round without updates or without any loss."""

@@ -12,7 +12,18 @@ from parityfl.core.aggregation.combine import Weigh
 from parityfl.core.aggregation.fedavg import FedAvg
 from parityfl.core.aggregation.keys import between
 from parityfl.core.aggregation.memory import allocate_rows, store
-from parityfl.core.types import FloatArray, IntArray, RoundContext, State, Step, Update, Vector, World
+from parityfl.core.types import (
+    LEAST_STEP,
+    MOST_STEP,
+    FloatArray,
+    IntArray,
+    RoundContext,
+    State,
+    Step,
+    Update,
+    Vector,
+    World,
+)
 
 
 @aggregator("surrogate")
@@ -33,7 +44,7 @@ class Surrogate(Aggregator):
     Attributes:
         server_lr: step along the mean.
         decay: per round, 0 or more, `inf` allowed; keep it below the smallest availability.
-        eta0: weight of an update that is not of this round, before decay, 1e-30 to 1e30.
+        eta0: weight of an update that is not of this round, before decay, `LEAST_STEP` to `MOST_STEP`.
         mode: `training` or `accounting`.
     """
 
@@ -47,7 +58,7 @@ class Surrogate(Aggregator):
     def __post_init__(self) -> None:
         super().__post_init__()
         between("decay", self.decay, 0, inf)
-        between("eta0", self.eta0, 1e-30, 1e30)
+        between("eta0", self.eta0, LEAST_STEP, MOST_STEP)
 
     @property
     def weight(self) -> Weigh | None:
