@@ -1,6 +1,7 @@
 import errno
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,23 @@ def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
     replace_file(path, b"first")
     replace_file(path, b"second")
     assert path.read_bytes() == b"second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_shared_file_is_whole_while_two_write_it(tmp_path: Path) -> None:
+    path, whole = tmp_path / "report.html", {bytes([letter]) * 2**22 for letter in b"ab"}
+
+    def write(data: bytes) -> None:
+        for _ in range(20):
+            replace_file(path, data, shared=True)
+
+    write(min(whole))
+    with ThreadPoolExecutor(2) as pool:
+        writers = [pool.submit(write, data) for data in whole]
+        while not all(writer.done() for writer in writers):
+            assert path.read_bytes() in whole
+    for writer in writers:
+        writer.result()
     assert list(tmp_path.iterdir()) == [path]
 
 

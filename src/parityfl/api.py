@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parityfl.core.errors import FolderError
+from parityfl.core.errors import ParityflError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -59,7 +59,7 @@ def report_done(path: Path) -> None:
     """Write the report of a run that is done; it is done also where that cannot be written, which then is told."""
     try:
         refresh_report(path)
-    except FolderError as error:
+    except ParityflError as error:
         tell(f"the run is done, in {path}; its report is not: {error}")
 
 

@@ -3,12 +3,13 @@
 import errno
 import os
 from pathlib import Path
+from uuid import uuid4
 
 _NOT_SYNCED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
 """What file systems say that do not sync folders."""
 
 
-def replace_file(path: Path, data: bytes, mode: int = 0o666, *, durable: bool = False) -> None:
+def replace_file(path: Path, data: bytes, mode: int = 0o666, *, durable: bool = False, shared: bool = False) -> None:
     """Write a file under another name and move it into place.
 
     Args:
@@ -17,11 +18,13 @@ def replace_file(path: Path, data: bytes, mode: int = 0o666, *, durable: bool = 
         mode: who may read and write it, less what the process's umask takes away.
         durable: whether to wait until a loss of power cannot take it, nor its name. A process that is killed takes
             nothing either way.
+        shared: whether others may replace the file at the same moment. Where a process is killed as it writes a shared
+            file, what it had written stays beside it, under a name that ends in `.part`.
 
     Raises:
         OSError: it cannot be written; what was there before still is.
     """
-    draft = path.with_name(f"{path.name}.part")
+    draft = path.with_name(f"{path.name}.{uuid4().hex}.part" if shared else f"{path.name}.part")
     draft.unlink(missing_ok=True)
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as handle:

@@ -51,9 +51,7 @@ def create_app(folder: Path, stopped: asyncio.Event | None = None) -> FastAPI:
     @app.get("/runs/{name:path}", response_class=HTMLResponse)
     async def run(name: str) -> str:
         """Show one run as far as it is."""
-        if folder / name not in run_folders(folder):
-            raise ProblemError(404, f"there is no run {name!r} here; / lists those that are")
-        return await page(lambda: run_page(load_run(folder / name)))
+        return await page(lambda: _run(folder, name))
 
     return app
 
@@ -91,6 +89,12 @@ def _fulfil(future: "Future[str]", make: Callable[[], str], turn: Lock) -> None:
             future.set_result(make())
     except Exception as error:
         future.set_exception(error)
+
+
+def _run(folder: Path, name: str) -> str:
+    if folder / name not in run_folders(folder):
+        raise FolderError(f"there is no run {name!r} here; / lists those that are")
+    return run_page(load_run(folder / name))
 
 
 def _comparison(folder: Path) -> str:

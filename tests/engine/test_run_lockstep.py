@@ -86,6 +86,20 @@ def test_who_takes_longer_than_anybody_waits_need_not_train():
     assert [one.update.client for one in kept] == [1]
 
 
+@pytest.mark.parametrize("late", ["discard", "next-round"])
+def test_who_takes_longer_than_a_request_may_times_out_before_the_deadline(late):
+    found, asked, kept = replies(late, deadline_s=100.0, patience_s=11.5)
+    assert outcomes(found) == ["completed", "completed", "timed_out", "timed_out"]
+    assert [reply.latency_s for reply in found] == [10.0, 11.0, 11.5, 11.5]
+    assert all(reply.reproducible for reply in found)
+    assert (asked, kept) == ([0, 1], [])
+
+
+def test_who_times_out_is_no_part_of_the_quorum():
+    found, _, _ = replies(quorum=3, deadline_s=100.0, patience_s=11.5)
+    assert outcomes(found) == ["completed", "completed", "timed_out", "timed_out"]
+
+
 def test_late_updates_wait_for_their_round_also_in_a_run_that_is_resumed(tmp_path):
     """All 7 clients are asked every 6 s; 0 is on time, 1 and 2 come two rounds late, the others three."""
     folded = []

@@ -38,6 +38,12 @@ def test_dropout_by_hand(tmp_path: Path):
     assert dropout_line(changed, standing(run)) == "0.271 requested, 0.071 realised, of 14 selections"
 
 
+def test_dropout_is_unknown_where_not_everybody_came(tmp_path: Path):
+    run = load_run(write_run(tmp_path / "run", changes={"dropout": {"rate": [0.5] * 6}}))
+    some = replace(run, clients=run.clients.filter(pl.col("client_id").is_in(["h0", "h2"])))
+    assert dropout_line(some, standing(some)) is None
+
+
 def test_no_dropout_is_no_line(tmp_path: Path, run: RunData):
     assert dropout_line(run, standing(run)) is None
     empty = load_run(write_run(tmp_path / "empty", rounds=0, status=None, changes={"dropout": {"rate": 0.5}}))

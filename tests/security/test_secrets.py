@@ -33,7 +33,7 @@ def test_a_token_comes_from_a_file_or_the_environment(tmp_path: Path, monkeypatc
     assert read_token(NAME) is None
     monkeypatch.setenv(f"{NAME}_FILE", str(file))
     assert read_token(NAME).matches(SECRET)  # type: ignore[union-attr]
-    monkeypatch.setenv(NAME, "from the environment itself")
+    monkeypatch.setenv(NAME, "from the environment itself\n")
     assert read_token(NAME).matches("from the environment itself")  # type: ignore[union-attr]
     assert read_token(NAME, other).matches("another one of some length")  # type: ignore[union-attr]
 

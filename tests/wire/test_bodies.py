@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import errno
 import mmap
 import sys
 from collections.abc import AsyncIterator
@@ -139,6 +140,22 @@ def test_files_that_are_shared_follow_one_another(monkeypatch: pytest.MonkeyPatc
     assert [bytes(body.content) for body in kept] == [content(size, seed) for seed in range(5)]
     assert len({id(shared_file(body)) for body in kept}) == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_begun_takes_nothing_from_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parityfl.web.bodies._SHARED_FILE_BYTES", 2 * SMALL_BYTES)
+    bodies, size = Bodies(buffered=0), SMALL_BYTES // 2
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    first = read(bodies, content(size, 1), size)
+    with monkeypatch.context() as full, pytest.raises(UnfinishedError, match="Cannot allocate memory"):
+        full.setattr(mmap, "mmap", refused)
+        while True:
+            read(bodies, content(SMALL_BYTES, 2), SMALL_BYTES)
+    assert bytes(read(bodies, content(size, 3), size).content) == content(size, 3)
+    assert bytes(first.content) == content(size, 1)
 
 
 def test_a_buffer_is_used_again_when_no_view_of_it_is_left() -> None:

@@ -62,7 +62,9 @@ class Closing:
         self._running.discard(call)
         if not self._running:
             self._timer.cancel()
-        if self._missing is None or call.cancelled() or call.result().outcome is not Outcome.COMPLETED:
+        if self._missing is None or call.cancelled() or call.exception() is not None:
+            return  # an error is raised where the call's turn comes
+        if call.result().outcome is not Outcome.COMPLETED:
             return
         self._missing -= 1
         if self._missing == 0:

@@ -22,7 +22,7 @@ class Conditions:
         dropout: how often they leave in mid-round.
         quorum: how many completed replies close the round; None waits for the deadline.
         late: what becomes of a late update.
-        patience_s: how long a client may take until its update is given up, on time or late.
+        patience_s: how long a client may take until it is given up, in its own round or late.
     """
 
     latency: Latency
@@ -38,7 +38,7 @@ class Conditions:
 
 
 class LockstepFleet:
-    """Wraps any fleet: who leaves or would be late and discarded is not asked at all."""
+    """Wraps any fleet: who leaves or will be given up is not asked at all."""
 
     def __init__(self, fleet: Fleet, world: World, conditions: Conditions) -> None:
         self._fleet = fleet
@@ -53,25 +53,26 @@ class LockstepFleet:
     async def train(self, task: TrainTask) -> AsyncGenerator[Reply, None]:
         """Yield a reply for each client in order, with the virtual latency where there is a model of it.
 
-        Of a late client that is how long it was waited for: more the server does not see.
+        Of a client that was late or timed out that is how long it was waited for: more the server does not see.
         """
         seconds = latencies(self._conditions.latency, self._world, task.round)
         dropped = dropouts(self._conditions.dropout, self._world, task.round)
-        closes_s = self._closes_s(task, seconds, dropped)
-        late = (seconds > closes_s) & ~dropped
-        given_up = seconds > (closes_s if self._conditions.late == "discard" else self._conditions.patience_s)
-        asked = ~dropped & ~(late & given_up)
+        closes_s, patience_s = self._closes_s(task, seconds, dropped), self._conditions.patience_s
+        waits_s = min(closes_s, patience_s)
+        overdue = (seconds > waits_s) & ~dropped
+        given_up = overdue & ((self._conditions.late == "discard") | (seconds > patience_s))
+        asked = ~dropped & ~given_up
         async with aclosing(self._fleet.train(replace(task, clients=task.clients[asked[task.clients]]))) as replies:
             for client in task.clients.tolist():
                 if dropped[client]:
                     reply = Reply(client, Outcome.FAILED, reason="dropped out in mid-round (seeded)")
-                elif not asked[client]:
-                    reply = self._lateness(client)
+                elif given_up[client]:
+                    reply = self._lateness(client) if closes_s <= patience_s else self._time_out(client)
                 else:
                     reply = await anext(replies)
-                    reply = self._keep(task, reply, float(seconds[client])) if late[client] else reply
+                    reply = self._keep(task, reply, float(seconds[client])) if overdue[client] else reply
                 known = self._conditions.has_latency and not dropped[client]
-                yield replace(reply, latency_s=min(float(seconds[client]), closes_s)) if known else reply
+                yield replace(reply, latency_s=min(float(seconds[client]), waits_s)) if known else reply
 
     def late_updates(self) -> list[Late]:
         """Return the late updates of the round, each for the round that begins when it has come."""
@@ -80,7 +81,8 @@ class LockstepFleet:
 
     def _closes_s(self, task: TrainTask, seconds: FloatArray, dropped: BoolArray) -> float:
         """Return after how many seconds the round stops waiting: at its deadline, or when the quorum is reached."""
-        replying = task.clients[~dropped[task.clients]]
+        replies = ~dropped & (seconds <= self._conditions.patience_s)
+        replying = task.clients[replies[task.clients]]
         if self._conditions.quorum is None or len(replying) <= self._conditions.quorum:
             return task.deadline_s
         return min(task.deadline_s, float(np.sort(seconds[replying])[self._conditions.quorum - 1]))
@@ -96,3 +98,7 @@ class LockstepFleet:
     @staticmethod
     def _lateness(client: int) -> Reply:
         return Reply(client, Outcome.LATE, reason="replied after the round had closed (seeded)")
+
+    def _time_out(self, client: int) -> Reply:
+        reason = f"no reply within train_timeout_s = {self._conditions.patience_s:g} s (seeded)"
+        return Reply(client, Outcome.TIMED_OUT, reason=reason)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from time import perf_counter, time
+from time import monotonic, perf_counter
 from typing import Any
 
 import numpy as np
@@ -155,7 +155,7 @@ class _Run:
         self.process = psutil.Process()
         self.last: RunState
         self.figures: Mapping[str, float] = {}
-        self.began = time()
+        self.began = monotonic()
 
     async def begin(self) -> RunState:
         """Return the state to go on from: the newest checkpoint's, or that of a fresh run."""
@@ -200,7 +200,7 @@ class _Run:
         document = checkpoint.document
         lines = {name: checkpoint.arrays[f"lines/{name}"].tobytes().decode() for name in ("rounds", "clients")}
         self.folder.rewind(document["tables"], lines, durable=not self.spec.virtual)
-        self.began = time() - document["elapsed_s"]
+        self.began = monotonic() - document["elapsed_s"]
         self.figures = {name: math.nan if value is None else value for name, value in document["figures"].items()}
         if self.folder.summary().get("status") == "failed":
             checkpoint = replace(checkpoint, document={**document, "idle_rounds": 0})
@@ -248,7 +248,7 @@ class _Run:
     async def _select(self, state: RunState, clock: _Stopwatch) -> tuple[Plan, World]:
         """Look who is there and select; return the plan, and the world as the fleet tells it."""
         spec, number = self.spec, state.ledger.rounds + 1
-        time_s = (number - 1) * spec.world.interval_s if spec.virtual else time() - self.began
+        time_s = (number - 1) * spec.world.interval_s if spec.virtual else monotonic() - self.began
         presence = await self.fleet.look(number, time_s)
         world = presence.world(spec.world)
         clock.start()
@@ -379,7 +379,7 @@ class _Run:
         document = {
             **state.document(),
             "tables": self.folder.marks(),
-            "elapsed_s": time() - self.began,
+            "elapsed_s": monotonic() - self.began,
             "figures": jsonable(figures),
         }
         self.journal.write(Checkpoint(state.ledger.rounds, state.arrays() | texts, document), touched)

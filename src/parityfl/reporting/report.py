@@ -74,7 +74,7 @@ def write_comparison(folder: Path, notes: Sequence[str] = ()) -> tuple[Path, Com
     with _disk_errors(folder / "table.md") as file:
         write_markdown(comparison, file)
     with _disk_errors(folder / REPORT) as file:  # the last one: where it is newer than the run, nothing is missing
-        replace_file(file, page.encode())
+        replace_file(file, page.encode(), shared=True)
     return folder / REPORT, comparison
 
 

@@ -30,6 +30,8 @@ def availability_line(run: RunData) -> str | None:
 def dropout_line(run: RunData, clients: pl.DataFrame) -> str | None:
     """Return the requested and the realised drop-out rate of the selected; None where none was requested.
 
+    None also where some of the population never came: which of its rates are theirs who did is not in the folder.
+
     Requested is the mean of the clients' rates, each as often as it was selected; realised the share of selections
     whose outcome is `failed`, whatever made them fail.
 
@@ -38,7 +40,7 @@ def dropout_line(run: RunData, clients: pl.DataFrame) -> str | None:
         clients: its `standing`.
     """
     rate = run.config.get("dropout", {}).get("rate", 0.0)
-    if rate == 0.0 or run.live:
+    if rate == 0.0 or run.live or clients.height != run.config["population"]["clients"]:
         return None
     selected = clients["selected"].to_numpy()
     total = int(selected.sum())

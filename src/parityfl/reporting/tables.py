@@ -35,12 +35,12 @@ def comparison_frame(comparison: Comparison) -> pl.DataFrame:
 
 def write_csv(comparison: Comparison, path: Path) -> None:
     """Write `comparison_frame`."""
-    replace_file(path, comparison_frame(comparison).write_csv().encode())
+    replace_file(path, comparison_frame(comparison).write_csv().encode(), shared=True)
 
 
 def write_markdown(comparison: Comparison, path: Path) -> None:
     """Write the comparison's tables and notes as Markdown."""
-    replace_file(path, markdown(comparison).encode())
+    replace_file(path, markdown(comparison).encode(), shared=True)
 
 
 def markdown(comparison: Comparison) -> str:

@@ -262,6 +262,7 @@ class _SharedFiles:
         return self._content[begins : self._used]
 
     def _begin(self, size: int) -> None:
-        self._file = TemporaryFile(dir=self._folder)  # noqa: SIM115 - the next one takes its place
-        self._file.truncate(size)
-        self._content = memoryview(mmap.mmap(self._file.fileno(), size, access=mmap.ACCESS_READ))
+        file = TemporaryFile(dir=self._folder)  # noqa: SIM115 - the next one takes its place
+        file.truncate(size)
+        content = memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
+        self._file, self._content = file, content  # both or neither, or a later body is read from the earlier file

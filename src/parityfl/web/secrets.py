@@ -24,7 +24,7 @@ def read_token(variable: str, file: Path | None = None) -> Token | None:
     if file is not None:
         return Token(_content(file), f"the token in {file}")
     if os.environ.get(variable):
-        return Token(os.environ[variable], variable)
+        return Token(os.environ[variable].strip(), variable)
     named = os.environ.get(f"{variable}_FILE")
     return Token(_content(Path(named)), f"the token in {named} ({variable}_FILE)") if named else None
 
