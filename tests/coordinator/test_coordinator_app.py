@@ -509,6 +509,9 @@ def test_the_roster_is_kept_in_its_file(tmp_path: Path) -> None:
         async with coordinating(small_config(rounds={"clock": "wall"}), roster=tmp_path / "roster.json") as rig:
             await rig.register("phone")
             await rig.register("h3")
+            written = (tmp_path / "roster.json").stat()
+            await rig.register("phone")  # and is known already
+            assert (tmp_path / "roster.json").stat() == written
         assert read_roster(tmp_path / "roster.json") == {0: "phone", 3: "h3"}
 
     run(main())

@@ -16,7 +16,7 @@ import numpy as np
 
 from parityfl.config import Config
 from parityfl.coordinator.addresses import Addresses
-from parityfl.coordinator.agreement import write_agreement
+from parityfl.coordinator.agreement import Agreement, write_agreement
 from parityfl.coordinator.events import KEPT, EventLog
 from parityfl.coordinator.finished import Finished
 from parityfl.coordinator.fleet import HttpFleet
@@ -100,6 +100,8 @@ class Coordinator:
         self.addresses = addresses or Addresses()
         self._roster = roster
         self._agreement = agreement
+        self._kept_roster: dict[int, str] | None = None
+        self._kept_agreement: Agreement | None = None
         self._document = config.document()
         self._rounds: dict[int, RoundInfo] = {}
         self._weights: Vector | None = None
@@ -345,10 +347,14 @@ class Coordinator:
             self.start.set()
 
     def _save(self) -> None:
-        if self._roster is not None:
-            write_roster(self._roster, self.registry.roster, durable=not self.fleet.virtual)
-        if self._agreement is not None:
-            write_agreement(self._agreement, self.registry.agreement, durable=not self.fleet.virtual)
+        """Write what a registration has changed: most come from devices that are known already."""
+        roster, agreement, durable = self.registry.roster, self.registry.agreement, not self.fleet.virtual
+        if self._roster is not None and roster != self._kept_roster:
+            write_roster(self._roster, roster, durable=durable)
+            self._kept_roster = roster
+        if self._agreement is not None and agreement != self._kept_agreement:
+            write_agreement(self._agreement, agreement, durable=durable)
+            self._kept_agreement = agreement
 
     def _dismiss(self, reports: Sequence[DeviceReport]) -> None:
         for report in reports:
