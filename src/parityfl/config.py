@@ -252,7 +252,7 @@ class Rounds(Section):
     train_timeout_s: Positive = 600.0
     deadline: Literal["fixed", "adaptive"] = "fixed"
     deadline_s: Positive = 600.0
-    deadline_spread: NonNegative = 4.0
+    deadline_spread: NonNegative = Deadline.spread
     grace_s: NonNegative = 5.0
     quorum: Count | None = None
     over_select: Annotated[float, Field(ge=1, le=1e6, allow_inf_nan=False)] = 1.0
@@ -273,10 +273,10 @@ class Server(Section):
     """`[server]`: the optimiser that takes the aggregate as its gradient."""
 
     optimizer: Literal["none", "momentum", "adam"] = "none"
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    tau: Positive = 1e-3
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Momentum.momentum
+    beta1: Annotated[float, Field(ge=0, lt=1)] = Adam.beta1
+    beta2: Annotated[float, Field(ge=0, lt=1)] = Adam.beta2
+    tau: Positive = Adam.tau
 
     @model_validator(mode="after")
     def _allowed(self) -> Self:
@@ -335,10 +335,10 @@ class Transport(Section):
 class LatencySection(Section):
     """`[latency]`: how long clients take in an experiment, seeded; a median of 0 means no time at all."""
 
-    median_s: NonNegative = 0.0
-    spread: NonNegative = 0.5
-    jitter: NonNegative = 0.2
-    per_sample_s: NonNegative = 0.0
+    median_s: NonNegative = Latency.median_s
+    spread: NonNegative = Latency.spread
+    jitter: NonNegative = Latency.jitter
+    per_sample_s: NonNegative = Latency.per_sample_s
 
     def build(self) -> Latency:
         """Return the latency model."""
@@ -348,7 +348,7 @@ class LatencySection(Section):
 class DropoutSection(Section):
     """`[dropout]`: how often a selected client of an experiment gives up in mid-round, seeded."""
 
-    rate: PerClient = 0.0
+    rate: PerClient = Dropout.rate
 
     def build(self) -> Dropout:
         """Return the drop-out model."""

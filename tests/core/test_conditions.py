@@ -18,14 +18,14 @@ def test_no_latency_by_default():
 
 def test_latency_without_noise_by_hand():
     """2 s and half a second for each of 1, 2 and 3 examples: 2.5, 3, 3.5."""
-    assert latencies(Latency(median_s=2, per_sample_s=0.5), world(3), 1).tolist() == [2.5, 3.0, 3.5]
+    assert latencies(Latency(median_s=2, spread=0, jitter=0, per_sample_s=0.5), world(3), 1).tolist() == [2.5, 3.0, 3.5]
 
 
 def test_spread_stays_and_jitter_does_not():
-    slow = Latency(median_s=1, spread=1)
+    slow = Latency(median_s=1, spread=1, jitter=0)
     assert np.array_equal(latencies(slow, world(5), 1), latencies(slow, world(5), 2))
     assert len(set(latencies(slow, world(5), 1))) == 5
-    jittery = Latency(median_s=1, jitter=1)
+    jittery = Latency(median_s=1, spread=0, jitter=1)
     assert not np.any(latencies(jittery, world(5), 1) == latencies(jittery, world(5), 2))
 
 

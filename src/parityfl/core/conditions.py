@@ -25,8 +25,8 @@ class Latency:
     """
 
     median_s: float = 0.0
-    spread: float = 0.0
-    jitter: float = 0.0
+    spread: float = 0.5
+    jitter: float = 0.2
     per_sample_s: float = 0.0
 
     def __post_init__(self) -> None:
