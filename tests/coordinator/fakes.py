@@ -33,6 +33,7 @@ class FakeDevice:
     bodies: list[bytes] = field(default_factory=list)
     released: asyncio.Event = field(default_factory=asyncio.Event)
     hangs_in_evaluation: bool = False
+    evaluations: int = 0
 
     def app(self) -> FastAPI:
         app = FastAPI()
@@ -49,6 +50,7 @@ class FakeDevice:
         @app.post("/evaluate")
         async def evaluate(request: Request) -> Response:
             asked, vectors = unpack(await request.body(), EvaluateRequest, LAYOUT)
+            self.evaluations += 1
             if self.hangs_in_evaluation:
                 await self.released.wait()
             loss, index = float(np.sum(vectors["model"])), int(self.name[1:])

@@ -34,6 +34,45 @@ def test_who_does_not_answer_leaves_nan() -> None:
     run(main())
 
 
+def test_who_does_not_answer_in_time_rests_and_holds_up_few_rounds(caplog: pytest.LogCaptureFixture) -> None:
+    """h1 hangs: it is asked in round 1, after 1 round in 3, after 2 in 6, after 4 in 11; then it answers."""
+    times = {"clock": "wall", "heartbeat_s": 0.05, "deadline_s": 0.1, "grace_s": 0.1}
+
+    async def main() -> None:
+        async with fleet_of(small_config(rounds=times), honest, honest) as (fleet, fakes):
+            fakes[1].hangs_in_evaluation = True
+            evaluate, asked, known = HttpEvaluator(fleet), [], []
+            for number in range(1, 14):
+                if number == 11:
+                    fakes[1].hangs_in_evaluation = False
+                before = fakes[1].evaluations
+                measured = await evaluate(number, WEIGHTS, WEIGHTS)
+                asked += [number] * (fakes[1].evaluations - before)
+                known += [number] * int(not np.isnan(measured.clients.loss[1]))
+                assert measured.clients.loss[0] == 6
+            assert (asked, known) == ([1, 3, 6, 11, 12, 13], [11, 12, 13])
+
+    run(main())
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.partition("again ")[2] for line in said if "/evaluate" in line] == [
+        f"from round {number} on" for number in (3, 6, 11)
+    ]
+
+
+def test_who_had_next_to_no_time_does_not_rest() -> None:
+    times = {"clock": "wall", "heartbeat_s": 5.0, "deadline_s": 0.1, "grace_s": 0.1}
+
+    async def main() -> None:
+        async with fleet_of(small_config(rounds=times), honest) as (fleet, fakes):
+            fakes[0].hangs_in_evaluation = True
+            evaluate = HttpEvaluator(fleet)
+            for number in (1, 2):
+                await evaluate(number, WEIGHTS, WEIGHTS)
+            assert fakes[0].evaluations == 2
+
+    run(main())
+
+
 @pytest.mark.parametrize("factor", [-1, 1e12])
 def test_a_loss_that_cannot_be_is_none(factor: float) -> None:
     """The sum of the parameters is then -6, or 6e12."""

@@ -174,6 +174,7 @@ class Registration(Message):
         ["F32"],
         max_length=8,
         description="What tensors it takes, and can answer with: F32 and others, of which those unknown are not used.",
+        json_schema_extra={"contains": {"const": "F32"}},
     )
     compressions: list[Offer] = Field(
         [],
