@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
+from codecs import getincrementaldecoder
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil
@@ -43,6 +44,9 @@ ASK_AGAIN_S = 0.2
 
 QUIET = ("--log-level", "warning")
 """How much the children of a run say."""
+
+PIECE_BYTES = 2**16
+"""How much of what a child says is read at once, and how long a line may be that is passed on whole."""
 
 SECRETS = (JOIN_TOKEN, OPERATOR_TOKEN, "PARITYFL_TLS_")
 """Variables that are for coordinators and clients that speak to others: not for those of a run."""
@@ -157,14 +161,21 @@ async def _keep_up(devices: list[str], boss: Process, url: str, out: Path, envir
 
 
 async def _pass_on(process: Process) -> str:
-    """Say what a child says on its standard error; return its last line."""
+    """Say what a child says on its standard error, in whole lines unless they are very long; return its last line."""
     assert process.stderr is not None, "it is a pipe"
-    last = ""
-    async for line in process.stderr:
-        said = line.decode(errors="replace")
+    decode = getincrementaldecoder("utf-8")("replace").decode
+    last, begun = "", ""
+    while True:
+        piece = await process.stderr.read(PIECE_BYTES)
+        begun += decode(piece, final=not piece)
+        end = max(begun.rfind("\n"), begun.rfind("\r")) + 1  # a progress bar only ever goes back to its line's start
+        if not piece or (not end and len(begun) >= PIECE_BYTES):
+            end = len(begun)
+        said, begun = begun[:end], begun[end:]
         print(said, end="", file=sys.stderr, flush=True)
-        last = said.strip() or last
-    return last.removeprefix("parityfl: ")
+        last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), last)
+        if not piece:
+            return last.removeprefix("parityfl: ")
 
 
 async def _is_over(boss: Process, url: str) -> bool:
