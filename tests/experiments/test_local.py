@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import gc
 import json
 import os
 import subprocess
@@ -244,6 +245,56 @@ def test_a_process_that_is_still_to_begin_when_all_is_over_does_not_stay(
     for process in begun:
         process.join(30)
     assert not [process for process in begun if process.is_alive()]
+
+
+def test_where_a_worker_cannot_be_made_none_of_those_before_it_stays(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[WorkerProcess] = []
+    closed: list[WorkerProcess] = []
+
+    class Recorded(WorkerProcess):
+        def __init__(self, *arguments: Any) -> None:
+            if len(made) == 2:
+                raise OSError(24, "Too many open files")
+            super().__init__(*arguments)
+            made.append(self)
+
+        def close(self) -> None:
+            super().close()
+            closed.append(self)
+
+    monkeypatch.setattr("parityfl.experiments.local.WorkerProcess", Recorded)
+    before = set(active_children())
+    with pytest.raises(OSError, match="Too many open files"):
+        with_workers(bench, 3, lambda crew: crew.gather([]))
+    assert len(made) == 2
+    assert set(closed) == set(made)
+    begun = set(active_children()) - before
+    for process in begun:
+        process.join(30)
+    assert not [process for process in begun if process.is_alive()]
+
+
+def test_why_a_worker_could_not_be_started_is_said(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where the system has no process left; nobody is charged, and nothing is left for the log."""
+
+    def refused(process: Any, given: Any) -> None:
+        with given:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("parityfl.experiments.workers.start", refused)
+    results, said = with_workers(bench, 2, lambda crew: crew.gather([Echo(n) for n in range(4)]))
+    assert results == [(n, os.getpid()) for n in range(4)]
+    why = "its worker process could not be started ([Errno 11] Resource temporarily unavailable)"
+    assert said[1:] == [
+        f"{why}: going on with 1 worker",
+        f"{why}: no worker process is left, going on in this process",
+    ]
+    gc.collect()
+    assert not caplog.records
 
 
 def test_what_has_no_room_is_refused_before_it_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:

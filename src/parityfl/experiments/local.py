@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import ExitStack, aclosing, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -117,8 +117,7 @@ def local_crew(bench: Workbench, workers: int, say: Say) -> Iterator[Crew]:
     spread = workers > 1 and bench.device.type == "cpu" and "__main__" not in bench.modules
     if spread:
         station = Station(bench.config, SharedHoldings.copy_of(bench.holdings), board, bench.modules)
-        starvation = Starvation()
-        crew = Crew([WorkerProcess(station, starvation) for _ in range(workers)], board, here, say)
+        crew = Crew(_worker_processes(station, workers), board, here, say)
     else:
         crew = Crew([here()], board, None, say)
     wanted = bench.config.engine.workers or workers
@@ -128,6 +127,15 @@ def local_crew(bench: Workbench, workers: int, say: Say) -> Iterator[Crew]:
         yield crew
     finally:
         crew.close()
+
+
+def _worker_processes(station: Station, count: int) -> list[WorkerProcess]:
+    """Return so many workers; where one cannot be made, none of those before it stays."""
+    starvation = Starvation()
+    with ExitStack() as made:
+        workers = [made.enter_context(closing(WorkerProcess(station, starvation))) for _ in range(count)]
+        made.pop_all()  # from now on they are the crew's to close
+    return workers
 
 
 class LocalFleet:

@@ -108,7 +108,8 @@ class WorkerProcess:
         if life is self._life and not self._closed:
             self._deaths += 1
             starved = self._starvation.struck()
-            life.death = "its worker process was killed for want of memory" if starved else "its worker process died"
+            died = "its worker process was killed for want of memory" if starved else "its worker process died"
+            life.death = life.unstarted or died
             if self._deaths <= PATIENCE and not starved:
                 life.end()
                 self._life = _Life(self._station, self._shelf)
@@ -140,17 +141,19 @@ class _Life:
 
     Attributes:
         death: how it ended: by us, unless somebody has looked and found otherwise.
+        unstarted: that it could not be started, and why; '' where it could, or nobody knows yet.
     """
 
     def __init__(self, station: Station, shelf: Shelf) -> None:
         self.death = "its worker process was ended"
+        self.unstarted = ""
         self._given: deque[_Given] = deque()
         self._giving = asyncio.Lock()
         self._ready = False
         self._ended = False
         self._pipe, theirs = context().Pipe()  # which ends with the process
         self._process = context().Process(target=_work, args=(theirs, station, shelf), daemon=True)
-        self._starting = asyncio.create_task(asyncio.to_thread(self._start, theirs))
+        self._starting = asyncio.create_task(self._begin(theirs))
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._pipe.fileno(), self._hear)
 
@@ -174,6 +177,14 @@ class _Life:
         """End the process, whatever it is doing: no job has brought that about."""
         self._give_up(by_itself=False)
         self._kill()
+
+    async def _begin(self, theirs: Connection[Any, Any]) -> None:
+        """Start the process; where that fails keep why, and close its end of the pipe, as if it had ended."""
+        try:
+            await asyncio.to_thread(self._start, theirs)
+        except Exception as error:  # whatever it is, no job has brought it about
+            self.unstarted = f"its worker process could not be started ({str(error) or type(error).__name__})"
+            theirs.close()
 
     def _start(self, theirs: Connection[Any, Any]) -> None:
         """Start the process; for a thread, which may come to it when all is over."""
@@ -200,7 +211,8 @@ class _Life:
         try:
             said = self._pipe.recv_bytes()
         except (EOFError, OSError):
-            self._give_up(by_itself=True)
+            self._loop.remove_reader(self._pipe.fileno())
+            self._starting.add_done_callback(lambda _: self._give_up(by_itself=True))  # once it is known if it started
             return
         result, error = _read(said)
         if not self._ready:
