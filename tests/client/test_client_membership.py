@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from network import RUN, NumpyWorkbench, run, served, small_config, train_document, until
+from parityfl.client.membership import Membership
 from parityfl.client.serve import serve
 from parityfl.client.settings import Settings
 from parityfl.config import Config
@@ -38,6 +40,8 @@ class FakeCoordinator:
     status: dict[str, Any] = field(default_factory=lambda: {"known": True, "leave": False, "time_s": None})
     run_id: str = RUN
     answer: Response | None = None
+    refusals: int = 0
+    asked: list[float] = field(default_factory=list)
 
     def app(self) -> FastAPI:
         app = FastAPI()
@@ -57,7 +61,11 @@ class FakeCoordinator:
             )
 
         @app.post("/status_update")
-        async def status_update(update: StatusUpdate) -> dict[str, Any]:
+        async def status_update(update: StatusUpdate) -> Any:
+            self.asked.append(time.monotonic())
+            if self.refusals:
+                self.refusals -= 1
+                return problem(503, "later")
             self.updates.append(update)
             return self.status
 
@@ -130,6 +138,20 @@ def test_latency_is_that_of_the_update_before() -> None:
             first, second = (update.devices[0].latency_s for update in rig.coordinator.updates[:2])
             assert isnan(first)
             assert second > 0
+
+    run(main())
+
+
+def test_latency_is_that_of_the_request_that_was_answered_and_not_of_an_outage() -> None:
+    """Three requests are in vain, and 0.1, 0.2 and 0.4 s are waited before the next ones."""
+
+    async def main() -> None:
+        coordinator = FakeCoordinator(refusals=3)
+        async with member("h0", coordinator=coordinator, patience_s=20.0):
+            await until(lambda: len(coordinator.updates) > 1)
+            outage_s = coordinator.asked[3] - coordinator.asked[0]
+            assert outage_s >= 0.7
+            assert 0 < coordinator.updates[1].devices[0].latency_s < outage_s
 
     run(main())
 
@@ -259,13 +281,19 @@ def test_an_absent_coordinator_is_waited_for_and_then_given_up() -> None:
     run(main())
 
 
-def test_a_coordinator_that_comes_late_is_found() -> None:
+def test_a_coordinator_that_comes_late_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[Any] = []
+    give_up = Membership._give_up
+    monkeypatch.setattr(
+        Membership, "_give_up", lambda self, attempt: (failures.append(attempt), give_up(self, attempt))
+    )
+
     async def main() -> None:
         coordinator, port = FakeCoordinator(), _free_port()
         devices = asyncio.create_task(
             serve(Settings(f"http://127.0.0.1:{port}", ("h0",), port=0, patience_s=20), NumpyWorkbench)
         )
-        await asyncio.sleep(0.05)
+        await until(lambda: failures)
         async with _serve_at(coordinator.app(), port):
             await until(lambda: coordinator.updates)
             coordinator.status["leave"] = True

@@ -78,6 +78,7 @@ class Membership:
         self._heard = time.monotonic()
         self._heartbeat_s = LONGEST_WAIT_S
         self._latency_s = nan
+        self._round_trip_s = nan  # of the latest request that was answered, whichever it was
         self._loading: asyncio.Task[None] | None = None
         self._wanted: tuple[dict[str, Any], dict[int, str]] | None = None
 
@@ -85,7 +86,7 @@ class Membership:
         """Stay in the run until told to leave.
 
         Raises:
-            FleetError: the coordinator was absent for too long, or takes none of these devices.
+            FleetError: the coordinator was absent for too long, or refuses one of these devices.
             ParityflError: the data of the run cannot be loaded here.
         """
         try:
@@ -128,12 +129,11 @@ class Membership:
     async def _report_is_last(self) -> bool:
         """Send a status update; return whether the coordinator answered that it is time to leave."""
         devices = [self._host.report(name, self._latency_s) for name in self._host.devices]
-        asked = time.monotonic()
         try:
             reply = await self._patiently("/status_update", StatusUpdate(devices=devices), StatusReply)
         except _StrangerError:
             reply = StatusReply(known=False, leave=False, time_s=nan)
-        self._latency_s = time.monotonic() - asked
+        self._latency_s = self._round_trip_s
         self._host.synchronise(reply.time_s)
         if not reply.known and not reply.leave:
             log.warning("the coordinator does not know these devices (any more), or where they are: registering again")
@@ -182,6 +182,7 @@ class Membership:
             answer = await self._http.post(path, json=message.model_dump(mode="json"))
         except httpx.TransportError as error:
             raise _AbsentError(str(error) or type(error).__name__) from None
+        self._round_trip_s = answer.elapsed.total_seconds()
         if answer.status_code >= 500 or answer.status_code == httpx.codes.REQUEST_TIMEOUT:
             raise _AbsentError(f"it answers {answer.status_code}")
         if answer.status_code == 410:

@@ -26,7 +26,7 @@ async def serve(settings: Settings, factory: WorkbenchFactory | None = None) -> 
     """Serve devices until the coordinator tells them to leave, or SIGTERM does.
 
     Raises:
-        FleetError: the port is taken, or the coordinator was absent for too long or takes none of these devices.
+        FleetError: the port is taken, or the coordinator was absent for too long or refuses one of these devices.
         ParityflError: the data of the run cannot be loaded here.
         KeyboardInterrupt: SIGINT came.
     """
