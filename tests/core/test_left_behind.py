@@ -9,8 +9,8 @@ NAN = float("nan")
 
 
 def reasons(*clients):
-    """Return the reasons for clients given as (available, selected, participated, normalised utility)."""
-    counts = np.array([client[:3] for client in clients], dtype=np.int64).T
+    """Return the reasons for clients given as (available, selected, participated, normalised utility), here long."""
+    counts = np.array([(9, *client[:3]) for client in clients], dtype=np.int64).T
     return left_behind(*counts, np.array([client[3] for client in clients])).tolist()
 
 
@@ -40,6 +40,13 @@ def test_without_benefit_nobody_has_little(median):
     assert reasons(*[(9, 3, 3, median)] * 4, (9, 3, 3, -1.0)) == [""] * 5
 
 
+def test_who_has_only_just_come_is_not_left_behind():
+    """It is judged from its fifth round on."""
+    nothing = np.zeros(3, dtype=np.int64)
+    found = left_behind(np.array([1, 4, 5]), nothing, nothing, nothing, np.full(3, NAN))
+    assert found.tolist() == ["", "", "never available"]
+
+
 def test_it_says_nothing_else():
     found = reasons((0, 0, 0, NAN), (5, 0, 0, 0.0), (5, 1, 0, 0.0), (5, 1, 1, 0.0), *[(9, 3, 3, 0.5)] * 9)
     assert tuple(found[:4]) == REASONS
@@ -47,4 +54,4 @@ def test_it_says_nothing_else():
 
 
 def test_nobody_is_nobody():
-    assert left_behind(*np.zeros((3, 0), dtype=np.int64), np.zeros(0)).tolist() == []
+    assert left_behind(*np.zeros((4, 0), dtype=np.int64), np.zeros(0)).tolist() == []

@@ -33,6 +33,13 @@ def test_a_client_joins_late_and_keeps_its_place(tmp_path: Path):
     assert table["opportunities"].to_list() == [8, 2, 2, 2, 1, 0]
 
 
+@pytest.mark.parametrize(("joined", "reason"), [(4, "never available"), (5, None), (8, None)])
+def test_who_has_only_just_come_is_not_left_behind(run: RunData, joined: int, reason: str | None):
+    """h5 is never available: of 8 rounds it is here in 5, in 4 or in the last one."""
+    clients = run.clients.filter((pl.col("client_id") != "h5") | (pl.col("round") >= joined))
+    assert standing(replace(run, clients=clients))["left_behind"].to_list() == [None] * 5 + [reason]
+
+
 @pytest.mark.parametrize(
     ("selected", "participated", "utility", "reason"),
     [

@@ -27,7 +27,7 @@ from parityfl.coordinator.roster import write_roster
 from parityfl.core.errors import FleetError
 from parityfl.core.fairness import jsonable
 from parityfl.core.ledger import OUTCOME_CODES, Ledger
-from parityfl.core.left_behind import MANY_OPPORTUNITIES, left_behind
+from parityfl.core.left_behind import left_behind
 from parityfl.core.rounds import staleness
 from parityfl.core.types import Vector
 from parityfl.engine.fleet import ClosedRound
@@ -327,9 +327,14 @@ class Coordinator:
         return assemble(request, {"model": model}, self.fleet.layout)
 
     def _judge(self, ledger: Ledger) -> None:
-        """Note who is left behind, none in its first rounds; where devices are real, warn of each and reason once."""
-        reasons = left_behind(ledger.available, ledger.selected, ledger.participated, ledger.normalized_utility)
-        self.left_behind = np.where(ledger.rounds_present >= MANY_OPPORTUNITIES, reasons, "").tolist()
+        """Note who is left behind; where devices are real, warn of each and reason once."""
+        self.left_behind = left_behind(
+            ledger.rounds_present,
+            ledger.available,
+            ledger.selected,
+            ledger.participated,
+            ledger.normalized_utility,
+        ).tolist()
         for index, reason in enumerate(self.left_behind):
             if reason and not self.fleet.virtual and (index, reason) not in self._warned:
                 self._warned.add((index, reason))

@@ -15,6 +15,7 @@ def standing(run: RunData) -> pl.DataFrame:
     personal_accuracy, and `left_behind`: why, or null.
     """
     totals = run.clients.group_by("client_id", maintain_order=True).agg(
+        pl.len().alias("rounds_present"),
         pl.col("available").sum().alias("opportunities"),
         *(_last_known(column) for column in ("availability_estimate", "availability_low", "availability_high")),
         pl.col("availability_true").mean(),
@@ -24,7 +25,7 @@ def standing(run: RunData) -> pl.DataFrame:
     )
     rate = pl.when(pl.col("opportunities") > 0).then(pl.col("selected") / pl.col("opportunities"))
     rows = _client_order(run).join(totals, on="client_id", how="left", maintain_order="left")
-    return rows.with_columns(rate.alias("conditional_rate"), _left_behind(rows))
+    return rows.drop("rounds_present").with_columns(rate.alias("conditional_rate"), _left_behind(rows))
 
 
 def _client_order(run: RunData) -> pl.DataFrame:
@@ -37,7 +38,6 @@ def _last_known(column: str) -> pl.Expr:
 
 
 def _left_behind(clients: pl.DataFrame) -> pl.Series:
-    names = ("opportunities", "selected", "participated", "normalized_utility")
-    available, selected, participated, utility = (clients[name].to_numpy() for name in names)
-    reasons = left_behind(available, selected, participated, utility)
+    names = ("rounds_present", "opportunities", "selected", "participated", "normalized_utility")
+    reasons = left_behind(*(clients[name].to_numpy() for name in names))
     return pl.Series("left_behind", [reason or None for reason in reasons.tolist()], dtype=pl.String)
