@@ -332,7 +332,8 @@ def test_clients_and_rounds() -> None:
 
 @pytest.mark.parametrize("clock", ["wall", "virtual"])
 def test_who_is_left_behind_is_said_everywhere(caplog: pytest.LogCaptureFixture, clock: str) -> None:
-    """From round 5 on h1 (selected, always late), h2 (never selected) and h3 (never available) are; h0 is not.
+    """h3 (never available) is from round 5 on; h1 (selected, always late) and h2 (never selected) are from round 8 on,
+    since two of three are selected, so that eight rounds are worth five selections; h0 is not.
 
     Real devices are warned of in the log as well.
     """
@@ -342,20 +343,23 @@ def test_who_is_left_behind_is_said_everywhere(caplog: pytest.LogCaptureFixture,
         async with coordinating(small_config(rounds={"clock": clock})) as rig:
             for name in rig.config.device_ids:
                 await rig.register(name)
-            for number in range(1, 8):
+            for number in range(1, 11):
                 rig.coordinator.round_closed(closed_round(number))
+                expected = [
+                    reason if number >= since else None for reason, since in zip(reasons, (0, 8, 8, 5), strict=True)
+                ]
                 found = [client["left_behind"] for client in (await rig.http.get("/clients")).json()]
-                assert found == ([None] * 4 if number < 5 else reasons)
+                assert found == expected
                 text = (await rig.http.get("/metrics")).text
                 for reason in REASONS:
-                    count = float(number >= 5 and reason in reasons)
+                    count = float(reason in expected)
                     assert f'parityfl_devices_left_behind{{reason="{reason}"}} {count}\n' in text
 
     run(main())
     said = [
-        "h1 is left behind: never completed a round (available in 5 rounds, selected in 5, completed 0)",
-        "h2 is left behind: never selected (available in 5 rounds, selected in 0, completed 0)",
         "h3 is left behind: never available (available in 0 rounds, selected in 0, completed 0)",
+        "h1 is left behind: never completed a round (available in 8 rounds, selected in 8, completed 0)",
+        "h2 is left behind: never selected (available in 8 rounds, selected in 0, completed 0)",
     ]
     told = [record.getMessage() for record in caplog.records if "left behind" in record.getMessage()]
     assert told == (said if clock == "wall" else [])

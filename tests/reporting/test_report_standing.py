@@ -45,18 +45,21 @@ def test_who_has_only_just_come_is_not_left_behind(run: RunData, joined: int, re
     [
         (0, 0, 0.0, "never selected"),
         (3, 0, 0.0, "never completed a round"),
-        (3, 3, 0.01, "little benefit"),
+        (12, 2, 0.1, "no longer completes rounds"),
+        (11, 2, 0.1, None),
+        (3, 3, 0.0, "little benefit"),
         (3, 3, 0.1, None),
     ],
 )
-def test_who_was_left_behind(run: RunData, selected: int, participated: int, utility: float, reason: str | None):
-    """h0 has 8 opportunities; the median of (x, .05, .05, 0, .1) is .05, so little is .005 or less."""
+def test_who_was_left_behind(tmp_path: Path, selected: int, participated: int, utility: float, reason: str | None):
+    """h0 has 40 opportunities. It was selected in the first rounds, and completed the first of those."""
+    run = load_run(write_run(tmp_path / "run", rounds=40))
     rounds = pl.col("round")
     changed = pl.when(pl.col("client_id") == "h0")
     clients = run.clients.with_columns(
         changed.then((rounds <= selected).cast(pl.Int64)).otherwise(pl.col("selected")).alias("selected"),
         changed.then((rounds <= participated).cast(pl.Int64)).otherwise(pl.col("participated")).alias("participated"),
-        changed.then(utility / 2).otherwise(pl.col("normalized_utility")).alias("normalized_utility"),
+        changed.then(utility).otherwise(pl.col("normalized_utility")).alias("normalized_utility"),
     )
     table = standing(RunData(run.path, run.config, run.summary, run.rounds, clients))
     assert table["left_behind"][0] == reason

@@ -327,25 +327,26 @@ class Coordinator:
         return assemble(request, {"model": model}, self.fleet.layout)
 
     def _judge(self, ledger: Ledger) -> None:
-        """Note who is left behind; where devices are real, warn of each and reason once."""
+        """Note who is left behind; where devices are real, warn of each when it comes to be so."""
         self.left_behind = left_behind(
-            ledger.rounds_present,
-            ledger.available,
-            ledger.selected,
-            ledger.participated,
-            ledger.normalized_utility,
+            rounds_present=ledger.rounds_present,
+            available=ledger.available,
+            selected=ledger.selected,
+            participated=ledger.participated,
+            missed=ledger.missed,
+            normalized_utility=ledger.normalized_utility,
         ).tolist()
-        for index, reason in enumerate(self.left_behind):
-            if reason and not self.fleet.virtual and (index, reason) not in self._warned:
-                self._warned.add((index, reason))
-                log.warning(
-                    "%s is left behind: %s (available in %d rounds, selected in %d, completed %d)",
-                    self.registry.device_ids[index],
-                    reason,
-                    ledger.available[index],
-                    ledger.selected[index],
-                    ledger.participated[index],
-                )
+        found = {(index, reason) for index, reason in enumerate(self.left_behind) if reason}
+        for index, reason in sorted(found - self._warned) if not self.fleet.virtual else ():
+            log.warning(
+                "%s is left behind: %s (available in %d rounds, selected in %d, completed %d)",
+                self.registry.device_ids[index],
+                reason,
+                ledger.available[index],
+                ledger.selected[index],
+                ledger.participated[index],
+            )
+        self._warned = found
 
     def _check_start(self) -> None:
         if not self.start.is_set() and self.ready and self.registry.num_prepared >= self.min_clients:

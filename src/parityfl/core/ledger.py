@@ -105,6 +105,7 @@ class Ledger:
         selected: rounds in which it was selected.
         participated: rounds that it completed.
         late: rounds in which its reply came after the round had closed.
+        missed: how often it was selected since it last completed a round.
         last_selected: the last round in which it was selected; 0 for never.
         last_participated: the last round that it completed; 0 for never.
         last_overdue: the last round in which it was late or timed out, so that its latency is only a bound; 0 for
@@ -131,6 +132,7 @@ class Ledger:
     selected: IntArray
     participated: IntArray
     late: IntArray
+    missed: IntArray
     last_selected: IntArray
     last_participated: IntArray
     last_overdue: IntArray
@@ -161,6 +163,7 @@ class Ledger:
             selected=count,
             participated=count,
             late=count,
+            missed=count,
             last_selected=count,
             last_participated=count,
             last_overdue=count,
@@ -212,6 +215,7 @@ def account(ledger: Ledger, record: RoundRecord) -> Ledger:
         selected=ledger.selected + record.selected,
         participated=ledger.participated + record.participated,
         late=ledger.late + (record.outcome == LATE),
+        missed=np.where(record.participated, 0, ledger.missed + record.selected),
         last_selected=np.where(record.selected, record.round, ledger.last_selected),
         last_participated=np.where(record.participated, record.round, ledger.last_participated),
         last_overdue=np.where(overdue, record.round, ledger.last_overdue),

@@ -5,39 +5,61 @@ from numpy.typing import NDArray
 
 from parityfl.core.types import FloatArray, IntArray
 
-MANY_OPPORTUNITIES = 5
-"""Rounds since a client registered before it can count as left behind, and in which it must have been available before
-it counts as left behind for what became of them."""
+MANY_ROUNDS = 5
+"""Rounds since a client registered before it can count as left behind for having been away."""
+
+MANY_SELECTIONS = 5
+"""How often the average client would have been selected, with as many opportunities, before a client counts as left
+behind for what became of them: where one in twenty is selected, that takes a hundred rounds."""
+
+MANY_MISSED = 10
+"""So many selections in a row without a completed round are no accident any more."""
 
 LITTLE_BENEFIT = 0.1
-"""A normalised utility of at most this share of the median is little."""
+"""A utility of at most this share of the median is little."""
 
-REASONS = ("never available", "never selected", "never completed a round", "little benefit")
+REASONS = (
+    "never available",
+    "never selected",
+    "never completed a round",
+    "no longer completes rounds",
+    "little benefit",
+)
 """Why a client may be left behind; of those that hold, the first one is said."""
 
 
 def left_behind(
+    *,
     rounds_present: IntArray,
     available: IntArray,
     selected: IntArray,
     participated: IntArray,
+    missed: IntArray,
     normalized_utility: FloatArray,
 ) -> NDArray[np.str_]:
     """Return for each client why it is left behind, one of `REASONS`, or ''; who has only just come is not.
 
-    Benefit is judged only where the median of the known utilities is above 0: where nobody measured any, all are 0.
+    Benefit is judged only where the median of the known utilities is above 0: where nobody measured any, all are 0. It
+    is little where it is so in total and per opportunity: once there is little left to learn, those who are always
+    there have ever less per opportunity, and those who are seldom there have less in total.
 
     Args:
         rounds_present: rounds since each client registered, that round included, shape (N,).
         available: n_k, rounds in which it was available.
         selected: rounds in which it was selected.
         participated: rounds that it completed.
+        missed: how often it was selected since it last completed a round.
         normalized_utility: its utility per opportunity, nan where unknown.
     """
-    never = (rounds_present >= MANY_OPPORTUNITIES) & (available == 0)
-    often = available >= MANY_OPPORTUNITIES
-    known = normalized_utility[~np.isnan(normalized_utility)]
-    median = float(np.median(known)) if len(known) else 0.0
-    little = often & (median > 0) & (normalized_utility <= LITTLE_BENEFIT * median)
-    holds = (never, often & (selected == 0), often & (participated == 0), little)
+    absent = (rounds_present >= MANY_ROUNDS) & (available == 0)
+    often = available * selected.sum() >= MANY_SELECTIONS * available.sum()
+    often &= available > 0
+    little = _is_little(normalized_utility) & _is_little(normalized_utility * available)
+    holds = (absent, often & (selected == 0), often & (participated == 0), missed >= MANY_MISSED, often & little)
     return np.select(holds, REASONS, "")
+
+
+def _is_little(utility: FloatArray) -> NDArray[np.bool_]:
+    known = utility[~np.isnan(utility)]
+    median = float(np.median(known)) if len(known) else 0.0
+    return (utility <= LITTLE_BENEFIT * median) & (median > 0)

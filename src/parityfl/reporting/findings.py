@@ -7,7 +7,8 @@ from shlex import quote
 
 import polars as pl
 
-from parityfl.core.left_behind import LITTLE_BENEFIT, MANY_OPPORTUNITIES
+from parityfl.core.left_behind import LITTLE_BENEFIT, MANY_MISSED
+from parityfl.core.left_behind import MANY_SELECTIONS as MANY_DUE
 from parityfl.reporting.compare import Comparison, Difference, last_known, unfinished
 from parityfl.reporting.load import RunData
 from parityfl.reporting.tables import UNKNOWN, interval, number
@@ -25,10 +26,12 @@ VERDICTS = ("better", "worse", "not settled", "no interval")
 _LEFT_BEHIND = {
     "never available": "The server never saw them: the figures of utility and the conditional "
     "selection gap leave them out, and no model learned from them.",
-    "never selected": f"Available in {MANY_OPPORTUNITIES} rounds or more, and never chosen.",
+    "never selected": f"The average client would have been chosen {MANY_DUE} times or more in as many "
+    "opportunities, and these never were.",
     "never completed a round": "Chosen, and never delivered: the outcomes tell why.",
-    "little benefit": f"Available in {MANY_OPPORTUNITIES} rounds or more, with at most "
-    f"{LITTLE_BENEFIT:.0%} of the median utility per opportunity.",
+    "no longer completes rounds": f"Chosen {MANY_MISSED} times or more since they last delivered: the "
+    "outcomes tell why.",
+    "little benefit": f"At most {LITTLE_BENEFIT:.0%} of the median utility, in total and per opportunity.",
 }
 
 

@@ -14,18 +14,20 @@ def standing(run: RunData) -> pl.DataFrame:
     n_k = 0), utility and normalized_utility (null where nobody ever measured what it gained), eval_accuracy,
     personal_accuracy, and `left_behind`: why, or null.
     """
+    completed = pl.col("round").filter(pl.col("participated") == 1).max().fill_null(0)
     totals = run.clients.group_by("client_id", maintain_order=True).agg(
         pl.len().alias("rounds_present"),
         pl.col("available").sum().alias("opportunities"),
         *(_last_known(column) for column in ("availability_estimate", "availability_low", "availability_high")),
         pl.col("availability_true").mean(),
         pl.col("selected", "participated").sum(),
+        pl.col("selected").filter(pl.col("round") > completed).sum().alias("missed"),
         pl.col("utility", "normalized_utility").last(),
         *(_last_known(column) for column in ("eval_accuracy", "personal_accuracy")),
     )
     rate = pl.when(pl.col("opportunities") > 0).then(pl.col("selected") / pl.col("opportunities"))
     rows = _client_order(run).join(totals, on="client_id", how="left", maintain_order="left")
-    return rows.drop("rounds_present").with_columns(rate.alias("conditional_rate"), _left_behind(rows))
+    return rows.drop("rounds_present", "missed").with_columns(rate.alias("conditional_rate"), _left_behind(rows))
 
 
 def _client_order(run: RunData) -> pl.DataFrame:
@@ -38,6 +40,7 @@ def _last_known(column: str) -> pl.Expr:
 
 
 def _left_behind(clients: pl.DataFrame) -> pl.Series:
-    names = ("rounds_present", "opportunities", "selected", "participated", "normalized_utility")
-    reasons = left_behind(*(clients[name].to_numpy() for name in names))
+    names = ("rounds_present", "selected", "participated", "missed", "normalized_utility")
+    known = {name: clients[name].to_numpy() for name in names}
+    reasons = left_behind(available=clients["opportunities"].to_numpy(), **known)
     return pl.Series("left_behind", [reason or None for reason in reasons.tolist()], dtype=pl.String)
