@@ -65,14 +65,37 @@ def test_a_device_that_does_not_ask_is_unreachable() -> None:
     run(main())
 
 
+class Watched(Mailbox):
+    """A mailbox whose clock stands still unless it is moved; it looks at who is silent every `SOON_S` at the latest."""
+
+    def __init__(self) -> None:
+        super().__init__(SOON_S, lambda: self.now)
+        self.now, self.looks = 0.0, 0
+
+    def _silence_s(self, device_id: str) -> float:
+        self.looks += 1
+        return super()._silence_s(device_id)
+
+    async def waits_on(self, at_s: float, *answers: "asyncio.Task[Answer]") -> bool:
+        """Move the clock; return whether it still waits for the answers when it has looked after that."""
+        self.now, seen = at_s, self.looks
+        await until(lambda: any(map(asyncio.Task.done, answers)) or self.looks > seen + 2 * len(answers))
+        return not any(map(asyncio.Task.done, answers))
+
+
 def test_a_device_that_asks_may_take_its_time_and_one_that_stops_asking_is_noticed() -> None:
     async def main() -> None:
-        box = Mailbox(patience_s=SOON_S)
+        box = Watched()
         answer = asking(box)
         work = await box.take(["h0"], [], 30)
         assert work is not None
-        assert await box.take(["h0"], [work.work_id], 4 * SOON_S) is None
-        assert not answer.done(), "it was asking all the time"
+        polling = asyncio.create_task(box.take(["h0"], [work.work_id], 30))
+        await until(lambda: box._polls["h0"])
+        assert await box.waits_on(4 * SOON_S, answer)
+        polling.cancel()
+        await asyncio.wait({polling})
+        assert await box.waits_on(4.5 * SOON_S, answer), "the device was asking until just now"
+        box.now = 5 * SOON_S
         with pytest.raises(NotAskingError):
             await answer
 
@@ -81,15 +104,15 @@ def test_a_device_that_asks_may_take_its_time_and_one_that_stops_asking_is_notic
 
 def test_who_still_receives_what_it_was_given_is_not_silent_nor_are_the_others_of_its_process() -> None:
     async def main() -> None:
-        box = Mailbox(patience_s=SOON_S)
+        box = Watched()
         answers = [asking(box, "h0"), asking(box, "h1")]
         first = await box.take(["h0", "h1"], [], 30)
         assert first is not None
-        await asyncio.sleep(4 * SOON_S)
-        assert not any(answer.done() for answer in answers)
+        assert await box.waits_on(4 * SOON_S, *answers)
         second = await box.take(["h0", "h1"], [first.work_id], 30)
         assert second is not None
         assert await box.take(["h0", "h1"], [first.work_id, second.work_id], SOON_S) is None
+        box.now = 5 * SOON_S
         for answer in answers:
             with pytest.raises(NotAskingError):
                 await answer
@@ -99,12 +122,11 @@ def test_who_still_receives_what_it_was_given_is_not_silent_nor_are_the_others_o
 
 def test_who_was_silent_before_it_was_asked_has_its_patience() -> None:
     async def main() -> None:
-        box = Mailbox(patience_s=10 * SOON_S)
-        assert await box.take(["h0"], [], SOON_S) is None
-        await asyncio.sleep(12 * SOON_S)
+        box = Watched()
+        assert await box.take(["h0"], [], 0) is None
+        box.now = 12 * SOON_S
         answer = asking(box)
-        await asyncio.sleep(2 * SOON_S)
-        assert not answer.done()
+        assert await box.waits_on(12.5 * SOON_S, answer)
         work = await box.take(["h0"], [], 30)
         assert work is not None
         work.settle(YES)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -61,10 +62,12 @@ class Mailbox:
 
     Args:
         patience_s: after how many seconds without a poll a device counts as unreachable.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, patience_s: float) -> None:
+    def __init__(self, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._patience_s = patience_s
+        self._clock = clock
         self._works: dict[str, Work] = {}
         self._polls: dict[str, int] = {}
         self._receiving: set[str] = set()
@@ -80,7 +83,7 @@ class Mailbox:
         """
         work = Work(device_id, path, payload, limit)
         self._works[work.work_id] = work
-        self._last_poll[device_id] = self._now()  # whoever was silent before may have been asleep, and is here again
+        self._last_poll[device_id] = self._clock()  # whoever was silent before may have been asleep, and is here again
         try:
             await self._notify()
             return await self._answered(work)
@@ -126,17 +129,13 @@ class Mailbox:
 
     def _silence_s(self, device_id: str) -> float:
         asks = self._polls.get(device_id) or device_id in self._receiving
-        return 0.0 if asks else self._now() - self._last_poll[device_id]
+        return 0.0 if asks else self._clock() - self._last_poll[device_id]
 
     def _note_polls(self, device_ids: Collection[str], change: int) -> None:
         for device_id in device_ids:
             self._polls[device_id] = self._polls.get(device_id, 0) + change
-            self._last_poll[device_id] = self._now()
+            self._last_poll[device_id] = self._clock()
 
     async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()
-
-    @staticmethod
-    def _now() -> float:
-        return asyncio.get_running_loop().time()
