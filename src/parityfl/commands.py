@@ -71,9 +71,13 @@ def schedule(  # noqa: PLR0917
 
 @studies.command()
 def suite(
-    file: Annotated[Path, typer.Argument(metavar="SUITE.toml", help="Configuration tables, and a \\[grid] of values.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="SUITE.toml", help="Configuration tables, and a table `grid` of values.")
+    ],
     out: Annotated[Path | None, typer.Option(help="The folder of the runs; runs/SUITE where none is given.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="How many runs at a time; else one a core.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="How many runs at a time; else one a core, with 2 GiB free for each.")
+    ] = None,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="A Ray cluster to run on: auto, HOST:PORT, or local.")
     ] = None,

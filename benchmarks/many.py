@@ -1,0 +1,72 @@
+"""Are many small clients trained faster at once than one by one?
+
+    python benchmarks/many.py [--quick] [--repeats 5]
+
+The local engine with its usual workers, fedavg, uniform selection, every client there, a fifth of its images held out.
+A round is selecting, training and aggregating; a run has four, of which the first does not count, and a figure is the
+median of the others. Runs of both modes take turns. Batched mode chooses at its start how it trains.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from statistics import median
+from typing import Any
+
+from cluster import measured
+from rows import REPEATS, emit, in_turn, parser, row, say
+
+from parityfl.config import Config
+
+ROUNDS = 4
+Point = tuple[str, str, int, int, int]
+"""Data set, model, clients, images a client and clients a round."""
+
+POINTS: tuple[Point, ...] = (
+    ("digits", "mlp", 200, 7, 50),
+    ("digits", "mlp", 200, 7, 200),
+    ("fashion-mnist", "mlp", 10_000, 6, 200),
+    ("fashion-mnist", "mlp", 10_000, 6, 1000),
+    ("fashion-mnist", "cnn-small", 1000, 60, 50),
+    ("fashion-mnist", "cnn-small", 1000, 60, 200),
+)
+
+
+def main() -> None:
+    """Measure and print."""
+    options = parser(__doc__)
+    options.add_argument("--repeats", type=int, default=REPEATS)
+    arguments = options.parse_args()
+    repeats, points = (1, POINTS[:1]) if arguments.quick else (arguments.repeats, POINTS)
+    for point in points:
+        found = in_turn({mode: partial(seconds, mode, point) for mode in ("exact", "batched")}, repeats)
+        data, model, _, samples, per_round = point
+        title = f"many at once, {data}, {model}: a round of {per_round:,} clients of {samples} images"
+        emit(row(title, "s", mode, values) for mode, values in found.items())
+        say(f"{title}: {found}")
+
+
+def seconds(mode: str, point: Point) -> float:
+    """Return how long a round of a run takes."""
+    return median(measured(config(mode, point)).seconds)
+
+
+def config(mode: str, point: Point) -> Config:
+    """Return a run on this machine."""
+    data, model, clients, samples, per_round = point
+    sections: dict[str, Any] = {
+        "method": "fedavg",
+        "data": {"name": data},
+        "model": {"name": model},
+        "population": {"clients": clients, "per_round": per_round, "samples_per_client": samples},
+        "availability": {"name": "always"},
+        "evaluation": {"every": ROUNDS},
+        "utility": {"functional": "local_gain"},
+        "rounds": {"count": ROUNDS},
+        "engine": {"mode": mode},
+    }
+    return Config(**sections)
+
+
+if __name__ == "__main__":
+    main()
