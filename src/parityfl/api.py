@@ -22,7 +22,7 @@ class Run:
     Attributes:
         path: its folder.
         config: the content of config.json.
-        summary: the content of summary.json, empty while the run is not finished.
+        summary: the content of summary.json, empty where there is none yet.
         rounds: rounds.csv, a row per round.
         clients: clients.csv, a row per round and client.
     """
