@@ -2,6 +2,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -12,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
-from network import LAYOUT, SAMPLES, WEIGHTS, NumpyWorkbench, run, small_config, until
+from network import LAYOUT, PATIENCE_S, SAMPLES, WEIGHTS, NumpyWorkbench, run, small_config, until
 from parityfl.client.identity import Identity
 from parityfl.client.serve import serve as serve_devices
 from parityfl.client.settings import Settings
@@ -21,7 +22,7 @@ from parityfl.coordinator.evaluate import HttpEvaluator
 from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.serve import Drive, Service, serve
 from parityfl.coordinator.trust import Trust
-from parityfl.core.errors import ConfigError, UnfinishedError
+from parityfl.core.errors import ConfigError, FolderError, UnfinishedError
 from parityfl.core.types import World
 from parityfl.engine.fleet import ClosedRound, Observer
 from parityfl.engine.folder import RunFolder
@@ -346,6 +347,35 @@ def test_a_run_that_is_done_is_served_again_until_a_signal(token: Token | None, 
     run(main())
 
 
+def test_a_second_coordinator_of_a_folder_takes_no_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would give the places in the folder to others, which a restart of the first then found there."""
+    monkeypatch.setattr("parityfl.engine.folder.LOCK_PATIENCE_S", 0.1)
+
+    async def main() -> None:
+        config, out = small_config(rounds={"clock": "wall", **HEARTBEAT}), tmp_path / "run"
+        first, second = bind("127.0.0.1", 0), bind("127.0.0.1", 0)
+        options: dict[str, Any] = {"watch": nullcontext, "min_clients": 4}
+        serving = asyncio.create_task(coordinate(config, out, first, resume=False, **options))
+        await _registered(first, "a")
+        coming = asyncio.create_task(_registered(second, "b"))
+        with pytest.raises(FolderError, match="run is being written by another process: wait for it, or stop it"):
+            await coordinate(config, out, second, resume=True, **options)
+        second.close()
+        with pytest.raises(httpx.HTTPError):
+            await coming
+        assert json.loads((out / "roster.json").read_text()) == {"0": "a"}
+        serving.cancel()
+        await asyncio.wait({serving})
+        third = bind("127.0.0.1", 0)
+        serving = asyncio.create_task(coordinate(config, out, third, resume=True, **options))
+        await _registered(third, "c")
+        assert json.loads((out / "roster.json").read_text()) == {"0": "a", "1": "c"}
+        serving.cancel()
+        await asyncio.wait({serving})
+
+    run(main())
+
+
 def test_what_a_selector_cannot_do_is_told_before_devices_are_waited_for(tmp_path: Path) -> None:
     """Also where the model is the devices' to tell, and so nothing is known of the aggregator's memory."""
     own = {"name": "local", "classes": ["a", "b"], "shape": [1, 8, 8]}
@@ -357,6 +387,13 @@ def test_what_a_selector_cannot_do_is_told_before_devices_are_waited_for(tmp_pat
 
     run(main())
     assert not (tmp_path / "run").exists()
+
+
+async def _registered(listening: socket.socket, device_id: str) -> None:
+    """Register a device once somebody serves there."""
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port_of(listening)}", timeout=PATIENCE_S) as http:
+        body = Registration(device_id=device_id, port=5000).model_dump(mode="json")
+        (await http.post("/register", json=body)).raise_for_status()
 
 
 async def _when_ok(

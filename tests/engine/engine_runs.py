@@ -171,7 +171,12 @@ def run(spec, path, *, resume=False, fleet=None, evaluate=None, observers=(), st
         return folder.summary()
     fleet = QuadraticFleet(spec) if fleet is None else fleet
     evaluate = make_evaluator(spec) if evaluate is None else evaluate
-    asyncio.run(run_rounds(spec, fleet, evaluate, folder, observers=observers, stop=stop))
+
+    async def rounds():
+        async with folder.locked():
+            await run_rounds(spec, fleet, evaluate, folder, observers=observers, stop=stop)
+
+    asyncio.run(rounds())
     return folder.summary()
 
 

@@ -108,22 +108,23 @@ async def run_rounds(
 ) -> None:
     """Run, or go on with, all rounds of a prepared folder and leave its summary and model behind.
 
+    Who calls this holds the folder's lock.
+
     Raises:
         UnfinishedError: the run ended before its last round: too many idle rounds, a full disk, or `stop` was set.
-        FolderError: the folder cannot be read, or another process writes into it.
+        FolderError: the folder cannot be read.
     """
-    async with folder.locked():
-        run = _Run(spec, fleet, evaluate, folder, observers)
-        state = await run.begin()
-        try:
-            while state.ledger.rounds < spec.rounds:
-                _require_going_on(spec, state, stop)
-                state = await run.round(state)
-        except BaseException as error:
-            with suppress(OSError):  # the disk may be what is wrong; the error itself says so
-                run.leave("failed" if isinstance(error, _IdleError) else "interrupted")
-            raise
-        run.finish(state)
+    run = _Run(spec, fleet, evaluate, folder, observers)
+    state = await run.begin()
+    try:
+        while state.ledger.rounds < spec.rounds:
+            _require_going_on(spec, state, stop)
+            state = await run.round(state)
+    except BaseException as error:
+        with suppress(OSError):  # the disk may be what is wrong; the error itself says so
+            run.leave("failed" if isinstance(error, _IdleError) else "interrupted")
+        raise
+    run.finish(state)
 
 
 class _IdleError(UnfinishedError):

@@ -109,8 +109,9 @@ async def coordinate(
         run_id=_run_id(config, out),
     )
     layout = None if workbench is None else workbench.layout
-    await serve(config, layout, drive, listening, service, availability=world.availability)
-    Enrolment(out).retire()
+    async with folder.locked():  # before the first device comes: who has which place is kept there
+        await serve(config, layout, drive, listening, service, availability=world.availability)
+        Enrolment(out).retire()
 
 
 async def _serve_finished(config: Config, folder: RunFolder, listening: socket.socket, trust: Trust) -> None:
@@ -122,8 +123,9 @@ async def _serve_finished(config: Config, folder: RunFolder, listening: socket.s
 
     run_id = _run_id(config, folder.path)
     service = Service(min_clients=0, keep_serving=True, run_id=run_id, trust=trust, folder=folder.path)
-    await serve(config, finished.layout, recall, listening, service)
-    Enrolment(folder.path).retire()
+    async with folder.locked():
+        await serve(config, finished.layout, recall, listening, service)
+        Enrolment(folder.path).retire()
 
 
 def _run_id(config: Config, out: Path) -> str:

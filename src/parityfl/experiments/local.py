@@ -89,7 +89,8 @@ async def run_local(config: Config, out: Path, *, resume: bool, watch: Watch, sa
         clients = LocalFleet(crew, world.availability, bench.num_samples, memory, grouping, max_norm=limit)
         fleet = LockstepFleet(clients, world, build_conditions(config))
         observers = [] if observer is None else [observer]
-        await run_rounds(spec, fleet, WorkbenchEvaluator(bench, crew), folder, observers=observers)
+        async with folder.locked():
+            await run_rounds(spec, fleet, WorkbenchEvaluator(bench, crew), folder, observers=observers)
 
 
 async def choose_grouping(bench: Workbench, crew: Crew, say: Say) -> Batching | Pooling | None:
