@@ -283,10 +283,8 @@ def test_an_absent_coordinator_is_waited_for_and_then_given_up() -> None:
 
 def test_a_coordinator_that_comes_late_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     failures: list[Any] = []
-    give_up = Membership._give_up
-    monkeypatch.setattr(
-        Membership, "_give_up", lambda self, attempt: (failures.append(attempt), give_up(self, attempt))
-    )
+    bear = Membership._bear
+    monkeypatch.setattr(Membership, "_bear", lambda self, attempt: (failures.append(attempt), bear(self, attempt)))
 
     async def main() -> None:
         coordinator, port = FakeCoordinator(), _free_port()
@@ -345,6 +343,19 @@ def test_an_error_that_passes_is_waited_for(status: int) -> None:
             await until(lambda: coordinator.registrations)
             coordinator.answer = None
             await rig.is_loaded()
+
+    run(main())
+
+
+def test_what_a_coordinator_says_that_cannot_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        coordinator = FakeCoordinator(answer=problem(500, "roster.json cannot be written: No space left"))
+        async with member("h0", coordinator=coordinator, patience_s=0.5) as rig:
+            with pytest.raises(FleetError, match=r"it answers 500: roster.json cannot be written: No space left"):
+                await rig.devices
+            assert len(coordinator.registrations) > 2
+        told = [r.message for r in caplog.records if r.levelname == "WARNING" and "No space left" in r.message]
+        assert len(told) == 1, told
 
     run(main())
 

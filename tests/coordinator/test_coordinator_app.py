@@ -508,6 +508,22 @@ def test_the_documentation_shows_every_endpoint() -> None:
     run(main())
 
 
+def test_a_device_whose_place_cannot_be_kept_is_not_here(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It comes back once there is room, and then has that place."""
+
+    async def main() -> None:
+        roster = tmp_path / "full" / "roster.json"
+        async with coordinating(small_config(rounds={"clock": "wall"}), roster=roster) as rig:
+            assert_problem(await rig.register("phone"), 500, "roster.json cannot be written: No such file")
+            assert (len(rig.coordinator.registry), rig.coordinator.registry.roster) == (0, {})
+            assert [r.message for r in caplog.records if r.levelname == "ERROR" and "roster.json" in r.message]
+            roster.parent.mkdir()
+            assert RegistrationReply.model_validate_json((await rig.register("phone")).content).index == 0
+        assert read_roster(roster) == {0: "phone"}
+
+    run(main())
+
+
 def test_the_roster_is_kept_in_its_file(tmp_path: Path) -> None:
     async def main() -> None:
         async with coordinating(small_config(rounds={"clock": "wall"}), roster=tmp_path / "roster.json") as rig:

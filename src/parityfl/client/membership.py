@@ -34,7 +34,16 @@ LONGEST_WAIT_S = 2.0
 
 
 class _AbsentError(Exception):
-    """The coordinator does not answer, or only as one that is not up yet."""
+    """The coordinator does not answer, or only as one that is not up yet.
+
+    Args:
+        reason: what there is instead.
+        status: of the answer; None where there is none.
+    """
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class _OverError(Exception):
@@ -76,6 +85,7 @@ class Membership:
         self._patience_s = patience_s
         self._about = {"process_key": process_key, "tls": tls}
         self._heard = time.monotonic()
+        self._told: set[int] = set()
         self._heartbeat_s = LONGEST_WAIT_S
         self._latency_s = nan
         self._round_trip_s = nan  # of the latest request that was answered, whichever it was
@@ -162,20 +172,24 @@ class Membership:
         asking = AsyncRetrying(
             retry=retry_if_exception_type(_AbsentError),
             wait=wait_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S),
-            before_sleep=self._give_up,
+            before_sleep=self._bear,
         )
         reply: M = await asking(self._post, path, message, schema)
         self._heard = time.monotonic()
+        self._told.clear()
         return reply
 
-    def _give_up(self, attempt: RetryCallState) -> None:
-        """Raise what the user is told once the coordinator has been absent for too long."""
+    def _bear(self, attempt: RetryCallState) -> None:
+        """Warn of an answer that is none, once for each status; raise once the coordinator was absent for too long."""
+        error = attempt.outcome.exception() if attempt.outcome else None
         if time.monotonic() - self._heard >= self._patience_s:
-            error = attempt.outcome.exception() if attempt.outcome else None
             raise FleetError(
                 f"no coordinator at {self._http.base_url} for {self._patience_s:g} s ({error}): start it, correct "
                 "--server, or wait longer with --patience"
             ) from None
+        if isinstance(error, _AbsentError) and error.status is not None and error.status not in self._told:
+            self._told.add(error.status)
+            log.warning("the coordinator at %s: %s; asking again", self._http.base_url, error)
 
     async def _post(self, path: str, message: BaseModel, schema: type[M]) -> M:
         try:
@@ -184,7 +198,7 @@ class Membership:
             raise _AbsentError(str(error) or type(error).__name__) from None
         self._round_trip_s = answer.elapsed.total_seconds()
         if answer.status_code >= 500 or answer.status_code == httpx.codes.REQUEST_TIMEOUT:
-            raise _AbsentError(f"it answers {answer.status_code}")
+            raise _AbsentError(f"it answers {answer.status_code}: {detail_of(answer.content)}", answer.status_code)
         if answer.status_code == 410:
             raise _OverError
         if answer.status_code == 401 and path != REGISTER:

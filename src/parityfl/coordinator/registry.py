@@ -199,15 +199,15 @@ class Registry:
             counts[index, : len(labels)] = labels
         return counts
 
-    def require_place(self, registration: Registration) -> None:
-        """Require that a device could be taken in.
+    def with_device(self, registration: Registration) -> tuple[dict[int, str], Agreement]:
+        """Return the roster and the agreement as they will be once a device is taken in; change nothing.
 
         Raises:
             FleetError: there is no place for it, or it does not fit what has been agreed.
         """
-        self.agreement.with_device(registration)
-        if registration.device_id not in self._places:
-            self._place(registration.device_id)
+        agreed, name = self.agreement.with_device(registration), registration.device_id
+        roster = self.roster if name in self._places else {**self.roster, self._place(name): name}
+        return roster, agreed
 
     def register(self, registration: Registration, host: str) -> Member:
         """Take a device in, or note what has changed about it.

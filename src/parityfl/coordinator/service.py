@@ -177,17 +177,18 @@ class Coordinator:
 
         Raises:
             ProblemError: the run is over, there is no place, or the device is no longer admitted.
+            FolderError: what must outlive this process cannot be written.
         """
         if self.leaving:
             raise ProblemError(410, f"the run is over ({self.phase}): there is nothing to register for")
         self.gate.check(registration, proof)
         try:
-            self.registry.require_place(registration)
+            roster, agreement = self.registry.with_device(registration)
         except FleetError as error:
             raise ProblemError(409, str(error)) from None
-        self.gate.enter(registration, proof)  # which may fail, and then nobody is here who has no key
+        self.gate.enter(registration, proof)
+        self._save(roster, agreement)  # either may fail, and then nobody is here who has no key or no place
         member = self.registry.register(registration, host)
-        self._save()
         self._check_start()
         return RegistrationReply(
             index=member.index,
@@ -352,9 +353,9 @@ class Coordinator:
         if not self.start.is_set() and self.ready and self.registry.num_prepared >= self.min_clients:
             self.start.set()
 
-    def _save(self) -> None:
-        """Write what a registration has changed: most come from devices that are known already."""
-        roster, agreement, durable = self.registry.roster, self.registry.agreement, not self.fleet.virtual
+    def _save(self, roster: dict[int, str], agreement: Agreement) -> None:
+        """Write what a registration changes: most come from devices that are known already."""
+        durable = not self.fleet.virtual
         if self._roster is not None and roster != self._kept_roster:
             write_roster(self._roster, roster, durable=durable)
             self._kept_roster = roster

@@ -1,5 +1,6 @@
 """Errors as RFC 9457 problem details, whatever went wrong."""
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -12,6 +13,8 @@ from starlette.requests import ClientDisconnect
 
 from parityfl.core.errors import FolderError, ParityflError, PayloadError, UnfinishedError
 from parityfl.wire.schemas import Problem
+
+log = logging.getLogger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -109,6 +112,8 @@ async def _on_invalid_request(request: Request, error: Exception) -> JSONRespons
 
 async def _on_parityfl_error(request: Request, error: Exception) -> JSONResponse:
     status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 422)
+    if status >= 500:
+        log.error("answered %d: %s", status, error)
     return problem(status, str(error))
 
 
