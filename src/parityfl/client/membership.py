@@ -16,7 +16,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from parityfl.client.identity import REGISTER
 from parityfl.client.service import DeviceHost
 from parityfl.core.errors import FleetError
-from parityfl.web.problems import detail_of
+from parityfl.web.problems import PROBLEM_JSON, detail_of
 from parityfl.web.version import VERSION
 from parityfl.wire.schemas import RegistrationReply, StatusReply, StatusUpdate
 
@@ -31,6 +31,8 @@ TIMEOUT_S = 5.0
 FAREWELL_S = 1.0
 FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 2.0
+PASSING = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS})
+"""Errors of who asks that another attempt may not meet."""
 
 
 class _AbsentError(Exception):
@@ -197,7 +199,7 @@ class Membership:
         except httpx.TransportError as error:
             raise _AbsentError(str(error) or type(error).__name__) from None
         self._round_trip_s = answer.elapsed.total_seconds()
-        if answer.status_code >= 500 or answer.status_code == httpx.codes.REQUEST_TIMEOUT:
+        if _is_absence(answer):
             raise _AbsentError(f"it answers {answer.status_code}: {detail_of(answer.content)}", answer.status_code)
         if answer.status_code == 410:
             raise _OverError
@@ -211,3 +213,9 @@ class Membership:
             raise FleetError(
                 f"what answers at {self._http.base_url} is no coordinator of this version: correct --server"
             ) from None
+
+
+def _is_absence(answer: httpx.Response) -> bool:
+    """Return whether who answers cannot for now, or is no coordinator but what stands before one, such as a proxy."""
+    own = answer.headers.get("Content-Type", "").startswith(PROBLEM_JSON)
+    return answer.status_code >= 500 or answer.status_code in PASSING or (answer.is_client_error and not own)
