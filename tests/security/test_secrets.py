@@ -78,6 +78,24 @@ def test_changes_from_outside_are_noticed(tmp_path: Path) -> None:
         operator.allow("h0")
 
 
+def test_what_a_coordinator_has_written_it_does_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With thousands of devices that would be most of what a new one costs."""
+    serving, reads, read = Enrolment(tmp_path), [], Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        reads.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    for name in ("h0", "h1"):
+        serving.enrol(name, KEY)
+        assert serving.check(name, KEY)
+    assert reads == []
+    Enrolment(tmp_path).revoke("h0")
+    assert serving.revoked() == ["h0"]
+    assert reads == ["devices.json"] * 2
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"h0": {}}', '{"a b": {"fingerprint": null, "since": ""}}'])
 def test_a_damaged_enrolment_lets_nobody_in(content: str, tmp_path: Path) -> None:
     Enrolment(tmp_path).enrol("h0", KEY)

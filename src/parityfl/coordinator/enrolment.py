@@ -102,8 +102,7 @@ class Enrolment:
             FolderError: the file is damaged.
         """
         try:
-            status = self._path.stat()
-            stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
+            stamp = self._read_stamp()
             if self._devices is None or stamp != self._stamp:
                 self._devices, self._stamp = _Document.model_validate_json(self._path.read_bytes()).root, stamp
         except FileNotFoundError:
@@ -186,6 +185,11 @@ class Enrolment:
             if devices.pop(device_id, None) is None:
                 raise FolderError(f"device {device_id!r} has not joined {self._run}: it may join as it is")
 
+    def _read_stamp(self) -> tuple[int, int, int]:
+        """Return what tells one content of the file from another."""
+        status = self._path.stat()
+        return status.st_mtime_ns, status.st_ino, status.st_size
+
     @contextmanager
     def _changing(self) -> Iterator[dict[str, Enrolled]]:
         """Yield the devices, to be changed by nobody else meanwhile, and write them.
@@ -200,8 +204,8 @@ class Enrolment:
                 fcntl.flock(held.enter_context(path.open("w")), fcntl.LOCK_EX)
             devices = dict(self.devices())
             yield devices
-            write_secret(self._path, _Document(devices).model_dump_json(indent=1))
-            self._devices = devices
+            write_secret(self._path, _Document.model_construct(devices).model_dump_json(indent=1))
+            self._devices, self._stamp = devices, self._read_stamp()  # so that what was just written is not read again
 
 
 def _now() -> str:
