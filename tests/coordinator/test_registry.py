@@ -165,6 +165,38 @@ def test_silence_makes_suspect_then_lost_and_a_report_brings_back() -> None:
     assert 1.6 <= at["lost"] <= 1.6 + 1 / LOOKS + 1e-6
 
 
+def test_two_processes_of_one_name_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    who = registry(Clock())
+    enter(who, "h0")
+    report(who, "h0")
+    enter(who, "h0", port=5001)
+    (told,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert (
+        "h0 registered again (http://127.0.0.1:5001) and was heard just before (http://127.0.0.1:5000): restarted, or"
+        in told
+    )
+
+
+@pytest.mark.parametrize(
+    "end", ["silent", "says that it goes", "told to leave", "could not be reached", "same", "polls"]
+)
+def test_a_device_that_moves_or_comes_back_is_not_warned_of(end: str, caplog: pytest.LogCaptureFixture) -> None:
+    who = registry(clock := Clock())
+    enter(who, "h0")
+    report(who, "h0", available=end != "says that it goes")
+    if end == "silent":
+        clock.now += 1.01 * SUSPECT_AFTER
+    elif end == "told to leave":
+        who.dismiss("h0")
+    elif end == "could not be reached":
+        who.at(0).misplaced = True
+    elif end == "polls":
+        who.at(0).port = None
+    registration = Registration(device_id="h0", port={"same": 5000, "polls": None}.get(end, 5001))
+    who.register(registration, "127.0.0.1" if end == "same" else "127.0.0.2")
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
 def test_every_change_of_state_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Those that an operator should see as warnings, the usual ones for who asks for all."""
     caplog.set_level("DEBUG")

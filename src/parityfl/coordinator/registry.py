@@ -303,11 +303,24 @@ class Registry:
 
     def _return(self, member: Member, registration: Registration, host: str) -> Member:
         moved = (member.host, member.port) != (host, registration.port)
+        before = member.url if moved and self._is_heard(member) else ""
         member.host, member.port, member.tls = host, registration.port, registration.tls
         if moved or member.state in {*GONE, "left", "revoked"}:
             member.training = None
             self.move(member, "rejoined", f"registered again at {member.url}")
+        if before not in {"", member.url}:  # one that polls has no address of its own
+            log.warning(
+                "%s registered again (%s) and was heard just before (%s): restarted, or two processes of its name",
+                member.device_id,
+                member.url,
+                before,
+            )
         return member
+
+    def _is_heard(self, member: Member) -> bool:
+        """Return whether a device, as far as is known, is where it last registered; one that goes says it is away."""
+        lately = self.silence_s(member) <= SUSPECT_AFTER * self._heartbeat_s
+        return lately and not member.misplaced and member.state not in {"away", "left", "revoked", *GONE}
 
     def _place(self, name: str) -> int:
         """Return the place of a newcomer: its own where it has one, else the lowest that is free."""
