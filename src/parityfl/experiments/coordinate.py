@@ -123,9 +123,8 @@ async def _serve_finished(config: Config, folder: RunFolder, listening: socket.s
 
     run_id = _run_id(config, folder.path)
     service = Service(min_clients=0, keep_serving=True, run_id=run_id, trust=trust, folder=folder.path)
-    async with folder.locked():
-        await serve(config, finished.layout, recall, listening, service)
-        Enrolment(folder.path).retire()
+    await serve(config, finished.layout, recall, listening, service)
+    Enrolment(folder.path).retire()
 
 
 def _run_id(config: Config, out: Path) -> str:
