@@ -2,11 +2,14 @@
 
 import asyncio
 import csv
+import errno
 import json
+import os
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+import psutil
 import pytest
 from engine_runs import (
     CLIENTS,
@@ -459,6 +462,15 @@ def test_times_and_memory_are_measured(tmp_path):
         assert sum(parts) <= float(row["round_s"])
         assert int(row["rss_bytes"]) > 0
     assert [float(row["time_s"]) for row in rows(tmp_path, "rounds")] == [600.0 * t for t in range(6)]
+
+
+def test_memory_that_cannot_be_measured_ends_no_run(tmp_path, monkeypatch):
+    def refuse(_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/proc/1/statm")
+
+    monkeypatch.setattr(psutil.Process, "memory_info", refuse)
+    assert run(make_spec(), tmp_path)["status"] == "done"
+    assert {row["rss_bytes"] for row in rows(tmp_path, "rounds")} == {""}
 
 
 @pytest.mark.parametrize("virtual", [True, False])

@@ -141,6 +141,15 @@ def _require_going_on(spec: RunSpec, state: RunState, stop: asyncio.Event | None
         )
 
 
+def _resident_bytes() -> float:
+    """Return the memory that this process has, nan where the system does not tell: no reason to end a run."""
+    try:
+        resident: int = psutil.Process().memory_info().rss
+        return resident
+    except (OSError, psutil.Error):
+        return math.nan
+
+
 class _Run:
     """One execution of a run: what is needed in every round and is no state."""
 
@@ -153,7 +162,6 @@ class _Run:
         self.folder = folder
         self.observers = observers
         self.journal = Journal(folder.journal, spec.world.num_clients, durable=not spec.virtual)
-        self.process = psutil.Process()
         self.last: RunState
         self.figures: Mapping[str, float] = {}
         self.began = monotonic()
@@ -235,7 +243,7 @@ class _Run:
             **_measured(record, evaluation),
             **clock.laps,
             "round_s": clock.total(),
-            "rss_bytes": self.process.memory_info().rss,
+            "rss_bytes": _resident_bytes(),
         }
         lines = {"rounds": round_line(figures), "clients": client_lines(record, after.ledger, spec.device_ids)}
         with disk_errors(self.folder.path, UnfinishedError):

@@ -5,8 +5,9 @@ import contextlib
 import errno
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import IPv6Address, ip_address
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp
 
 from parityfl.allocator import keep_freed_memory
 from parityfl.core.errors import ConfigError, FleetError
+from parityfl.web.door import Door, raise_open_files
 from parityfl.web.keepalive import keep_alive
 from parityfl.web.protocol import ImpatientProtocol
 from parityfl.web.tls import Tls
@@ -89,6 +91,7 @@ def is_loopback(host: str) -> bool:
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine that serves to its end, on uvloop where it is installed."""
     keep_freed_memory()
+    raise_open_files()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(main)
 
@@ -167,7 +170,25 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers, which end the process before the clients are told."""
+    """uvicorn behind doors of ours, and without its signal handlers, which end the process before clients are told."""
+
+    _doors: Sequence[asyncio.Task[None]] = ()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, then take connections in."""
+        await super().startup(sockets=[])
+        protocol = partial(
+            ImpatientProtocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        doors = [Door(listening, protocol, self.config.ssl) for listening in sockets or ()]
+        self._doors = [asyncio.create_task(door.hold_open(), name="door") for door in doors]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections in, then end those that are here."""
+        for door in self._doors:
+            door.cancel()
+        await asyncio.gather(*self._doors, return_exceptions=True)
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
