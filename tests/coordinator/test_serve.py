@@ -73,7 +73,10 @@ class Rig:
         self.config = config
         self.listening = bind("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{port_of(self.listening)}"
-        availability = None
+        self.serve(drive, **service)
+
+    def serve(self, drive: Drive, **service: Any) -> None:
+        config, availability = self.config, None
         if config.rounds.clock == "virtual":
             bench = NumpyWorkbench(config, ())
             world = World(config.seed, 4, 4, config.rounds.interval_s, bench.num_samples, bench.label_counts)
@@ -151,15 +154,26 @@ def test_the_model_can_be_posted_to_a_device_by_hand() -> None:
     run(main())
 
 
-def test_what_the_round_loop_raises_is_raised_after_the_devices_have_left() -> None:
-    async def main() -> None:
-        async def drive(fleet: HttpFleet, observer: Observer) -> None:
-            raise ZeroDivisionError("in the loop")
+@pytest.mark.parametrize("error", [ZeroDivisionError("in the loop"), UnfinishedError("the disk is full")])
+def test_what_the_round_loop_raises_is_raised_and_the_devices_wait_for_a_restart(
+    error: Exception, tmp_path: Path
+) -> None:
+    """The next coordinator, at the same address, finishes the run with the same devices."""
 
-        rig = Rig(small_config(rounds={**HEARTBEAT}), drive, min_clients=1)
-        await rig.devices("h0")
-        with pytest.raises(ZeroDivisionError, match="in the loop"):
+    async def main() -> None:
+        config = small_config(rounds={"count": 2, **HEARTBEAT})
+
+        async def drive(fleet: HttpFleet, observer: Observer) -> None:
+            raise error
+
+        rig = Rig(config, drive, min_clients=2)
+        devices = rig.devices("h0", "h1")
+        with pytest.raises(type(error), match=str(error)):
             await rig.coordinator
+        rig.listening, seen = bind("127.0.0.1", int(rig.url.rpartition(":")[2])), Seen()
+        rig.serve(the_round_loop(config, tmp_path / "run", seen), min_clients=2)
+        await asyncio.gather(rig.coordinator, devices)
+        assert [closed.record.participated.sum() for closed in seen.rounds] == [2, 2]
 
     run(main())
 

@@ -70,19 +70,19 @@ async def serve(
     *,
     availability: AvailabilityProcess | None = None,
 ) -> None:
-    """Serve until the rounds are done and the devices have been told to leave, for which they have two heartbeats.
+    """Serve until the rounds are over and the devices have been told to leave, for which they have two heartbeats.
 
     Args:
         config: the run's configuration.
         layout: where the model's parameters lie; None if `drive` is to find out.
         drive: runs the rounds; begun once enough devices are here. It is cancelled by a signal, and its own error
-            is raised here after the devices have been told.
+            is raised here.
         listening: where to serve, from `parityfl.web.server.bind`.
         service: how.
         availability: the experiment's availability model; None on the wall clock.
 
-    SIGINT sends the devices home, too. SIGTERM, which comes before a restart, does not: they look for the coordinator
-    as long as they have patience.
+    SIGINT and an operator's stop send the devices home, too. SIGTERM, which comes before a restart, does not, nor does
+    an error, which a restart may mend: they look for the coordinator as long as they have patience.
 
     Raises:
         KeyboardInterrupt: SIGINT or SIGTERM came before the rounds were done.
@@ -152,7 +152,7 @@ async def _run(coordinator: Coordinator, drive: Drive, keep_serving: bool) -> No
         if not rounds.done():
             rounds.cancel()
             await asyncio.wait({rounds})
-        if not (rounds.cancelled() and restarts):
+        if _as_wanted(rounds, coordinator) or (rounds.cancelled() and not restarts):
             _finish(coordinator, rounds)
             await coordinator.everyone_dismissed()
         if keep_serving and _as_wanted(rounds, coordinator):
