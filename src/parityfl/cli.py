@@ -170,7 +170,7 @@ def coordinator(  # noqa: PLR0917
     trust.check(listening)
     if trust.tls.authority is not None and not trust.tls.serves:
         tell("without --tls-cert and --tls-key this coordinator listens without TLS; --tls-ca is for calling devices")
-    typer.echo(f"coordinator on {trust.tls.scheme}://{host}:{server.port_of(listening)}", err=True)
+    address = f"{trust.tls.scheme}://{host}:{server.port_of(listening)}"
     with nullcontext() if fd is not None else _reported(folder), resumable():
         server.run(
             coordinate(
@@ -184,6 +184,7 @@ def coordinator(  # noqa: PLR0917
                 allowed_hosts=allow_host or (),
                 trust=trust,
                 say=tell,
+                announce=lambda: typer.echo(f"coordinator on {address}", err=True),
             )
         )
     if fd is None:

@@ -23,6 +23,7 @@ def refused(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> st
     lines = [line for line in done.stderr.splitlines() if line.startswith("parityfl: ")]
     assert len(lines) == 1, done.stderr
     assert "Traceback" not in done.stderr
+    assert "coordinator on" not in done.stderr, "what is refused is not served"
     return lines[0]
 
 
@@ -143,6 +144,13 @@ def test_a_port_that_there_is_not(tmp_path: Path, port: str) -> None:
     for command in (["coordinator"], ["client", "--device-id", "h0", "--server", "127.0.0.1"], ["ui", "."]):
         line = refused(*command, f"--port={port}", cwd=tmp_path)
         assert f"--port {port}" in line
+
+
+def test_a_coordinator_s_folder_that_is_another_s(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "diary.txt").write_text("mine")
+    assert "out" in refused("coordinator", "--port", "0", "--out", "out", cwd=tmp_path)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["diary.txt"]
 
 
 @pytest.mark.parametrize("least", ["0", "-3", "21"])

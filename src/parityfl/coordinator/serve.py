@@ -48,6 +48,7 @@ class Service:
         run_id: the run's identity; None: a new one.
         trust: whom to trust.
         folder: the run folder; None: none, and no credentials.
+        announce: is called once devices and operators can connect.
     """
 
     min_clients: int | None = None
@@ -59,6 +60,7 @@ class Service:
     run_id: str | None = None
     trust: Trust = field(default_factory=Trust)
     folder: Path | None = None
+    announce: Callable[[], None] = lambda: None
 
 
 async def serve(
@@ -111,6 +113,7 @@ async def serve(
             agreement=service.agreement,
         )
         async with serving(create_app(coordinator, trust.access()), listening, trust.tls):
+            service.announce()
             watch = asyncio.create_task(_watch(fleet), name="watch")
             try:
                 await _run(coordinator, drive, service.keep_serving)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from hashlib import sha256
@@ -59,10 +59,12 @@ async def coordinate(
     allowed_hosts: Sequence[str] = (),
     trust: Trust | None = None,
     say: Say = lambda _: None,
+    announce: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve a run into a folder until its rounds are done and the devices have left, or with `keep_serving` on and on.
 
-    On the virtual clock, `say` is told how availability comes out against what was requested.
+    On the virtual clock, `say` is told how availability comes out against what was requested. `announce` is called once
+    the run is served, and not where it is refused.
 
     Raises:
         ParityflError: see `parityfl.core.errors`.
@@ -74,7 +76,7 @@ async def coordinate(
     trust, folder, content = trust or Trust(), RunFolder(out), document(config)
     if folder.check(content, resume):
         if keep_serving:
-            await _serve_finished(config, folder, listening, trust)
+            await _serve_finished(config, folder, listening, trust, announce)
         return
     agreed, workbench = _prepare(config)
     world = _world(config, workbench)
@@ -107,6 +109,7 @@ async def coordinate(
         trust=trust,
         folder=out,
         run_id=_run_id(config, out),
+        announce=announce,
     )
     layout = None if workbench is None else workbench.layout
     async with folder.locked():  # before the first device comes: who has which place is kept there
@@ -114,7 +117,9 @@ async def coordinate(
         Enrolment(out).retire()
 
 
-async def _serve_finished(config: Config, folder: RunFolder, listening: socket.socket, trust: Trust) -> None:
+async def _serve_finished(
+    config: Config, folder: RunFolder, listening: socket.socket, trust: Trust, announce: Callable[[], None]
+) -> None:
     """Serve a run that is done until a signal: it shows how it ended, and tells devices that it is over."""
     finished = read_finished(folder)
 
@@ -122,7 +127,9 @@ async def _serve_finished(config: Config, folder: RunFolder, listening: socket.s
         coordinator.recall(finished)
 
     run_id = _run_id(config, folder.path)
-    service = Service(min_clients=0, keep_serving=True, run_id=run_id, trust=trust, folder=folder.path)
+    service = Service(
+        min_clients=0, keep_serving=True, run_id=run_id, trust=trust, folder=folder.path, announce=announce
+    )
     await serve(config, finished.layout, recall, listening, service)
     Enrolment(folder.path).retire()
 
