@@ -459,6 +459,7 @@ def test_requests_wait_for_the_data() -> None:
             await rig.host.load(rig.config.document(), [0])
             opened(await early)
             assert (await rig.http.get("/health")).json()["phase"] == "loaded"
+            assert (await rig.http.head("/health")).status_code == 200
 
     run(main())
 

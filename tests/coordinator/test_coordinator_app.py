@@ -123,6 +123,18 @@ def test_ready_says_when_enough_have_registered_and_health_is_there_before() -> 
     run(main())
 
 
+def test_health_and_readiness_may_be_asked_for_without_a_body() -> None:
+    async def main() -> None:
+        async with coordinating(min_clients=1) as rig:
+            assert (await rig.http.head("/ready")).status_code == 503
+            await rig.register("h0")
+            for path in ("/ready", "/health"):
+                response = await rig.http.head(path)
+                assert (response.status_code, response.content) == (200, b"")
+
+    run(main())
+
+
 def test_health_says_how_many_devices_are_waited_for() -> None:
     """A device is here once it has loaded its data and reported; who has gone is not."""
 

@@ -106,6 +106,7 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
     app.add_middleware(Paced)
     app.add_middleware(Guarded, access=Access(private=known.asks))
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> Health:
         """Answer as soon as the process listens."""

@@ -182,6 +182,7 @@ def _add_devices(app: FastAPI, coordinator: Coordinator) -> None:
 
 
 def _add_run(app: FastAPI, coordinator: Coordinator) -> None:
+    @app.head("/ready", response_class=PlainTextResponse, include_in_schema=False)
     @app.get("/ready", response_class=PlainTextResponse, responses=problems.responses(503))
     async def ready() -> str:
         """Answer `ready` once enough devices have registered."""
@@ -222,6 +223,7 @@ def _add_run(app: FastAPI, coordinator: Coordinator) -> None:
 
 
 def _add_watching(app: FastAPI, coordinator: Coordinator) -> None:
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> Health:
         """Answer as soon as registrations are taken."""
