@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parityfl.core.errors import ConfigError
 from parityfl.core.ledger import OUTCOME_CODES, Ledger, account
 from parityfl.core.rounds import Plan, Result, close_round, fairness_figures, mean_availability, plan_round, staleness
 from parityfl.core.selection.uniform import Uniform
@@ -321,6 +322,48 @@ def test_nobody_there_plans_an_empty_round():
     assert empty.selection.probability.tolist() == [0.0, 0.0, 0.0]
     record = close(empty, [], started())
     assert not record.participated.any()
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (([1], [0, 1, 0]), "not among the available"),
+        (([0, 2, 2], None), "not ascending and distinct"),
+        (([2, 0], None), "not ascending and distinct"),
+        (([7], None), "not among the available"),
+        (([0, 2], [0.9, 0.9, 0.9]), "unavailable clients have a probability"),
+        (([0, 2], [0.9, 0, 0.9]), "sum to 1.8, but 2 clients"),
+        (([0, 2], [1.0, 1.0]), "probability has shape"),
+        (([0, 2], [2.0, 0, 0.0]), "outside"),
+        (None, "NoneType is no Selection"),
+    ],
+)
+def test_a_selector_that_answers_wrongly_ends_the_run(answer, fault):
+    """Clients 0 and 2 are there, for two places."""
+
+    class Wrong(Uniform):
+        def select(self, state, view, rng):
+            if answer is None:
+                return None
+            clients, probability = answer
+            return Selection(np.array(clients), None if probability is None else np.array(probability))
+
+    here = np.array([True, False, True])
+    with pytest.raises(ConfigError, match=f"selector Wrong, round 1: .*{fault}"):
+        plan_round(Wrong(), {}, Ledger.empty(3), world(), time_s=0.0, registered=here, available=here, wanted=2)
+
+
+def test_a_selector_has_no_more_places_than_there_are():
+    everybody = np.ones(3, dtype=bool)
+
+    class Greedy(Uniform):
+        def select(self, state, view, rng):
+            return Selection(view.available, None)
+
+    with pytest.raises(ConfigError, match="3 clients where 2 were asked for"):
+        plan_round(
+            Greedy(), {}, Ledger.empty(3), world(), time_s=0.0, registered=everybody, available=everybody, wanted=2
+        )
 
 
 def test_staleness():

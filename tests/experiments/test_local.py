@@ -486,6 +486,8 @@ def test_batched_mode_selects_the_same_and_learns_alike(tmp_path: Path, workers:
     for mode in ("exact", "batched"):
         execute(config(**common, engine={"mode": mode, "workers": workers}), tmp_path / mode)
     assert selections(tmp_path / "exact") == selections(tmp_path / "batched")
+    summaries = [json.loads((tmp_path / mode / "summary.json").read_text()) for mode in ("exact", "batched")]
+    assert [summary["deterministic"] for summary in summaries] == [True, False]
     models = [load_file(tmp_path / mode / "model.safetensors") for mode in ("exact", "batched")]
     for name, weights in models[0].items():
         assert np.allclose(weights, models[1][name], atol=1e-3, rtol=0)

@@ -49,3 +49,11 @@ def test_a_run_is_called_what_it_is_where_a_file_overrides_the_method(tmp_path: 
     assert "lnu+mifa round 1: " in done.stderr
     assert "fedavg" not in done.stderr
     assert done.stdout.splitlines()[-1].startswith("runs/digits-lnu+mifa-seed")
+
+
+def test_updates_that_are_refused_are_said_once_with_the_reason(tmp_path: Path) -> None:
+    options = ["--rounds", "3", "--set", "security.max_update_norm=0.01", "--out", "run"]
+    done = subprocess.run([*PARITYFL, "run", *options], capture_output=True, text=True, check=True, cwd=tmp_path)
+    said = [line for line in done.stderr.splitlines() if "updates refused" in line]
+    assert len(said) == 1, done.stderr
+    assert "at most security.max_update_norm = 0.01 is taken" in said[0]

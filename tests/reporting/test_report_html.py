@@ -188,6 +188,13 @@ def test_rounds_without_participants_are_counted(tmp_path: Path, late: str, word
     assert f"The model stayed as it was {words}" in text
 
 
+def test_refused_updates_are_counted(tmp_path: Path):
+    run = write_run(tmp_path / "run")
+    late = pl.when(pl.col("outcome") == "late").then(pl.lit("invalid")).otherwise(pl.col("outcome"))
+    pl.read_csv(run / "clients.csv").with_columns(late.alias("outcome")).write_csv(run / "clients.csv")
+    assert "1 of 14 updates asked for were refused" in page_of(write_report(run)).text
+
+
 def test_what_the_files_hold_cannot_become_markup(tmp_path: Path):
     run = write_run(tmp_path / "run", method="<script>alert(1)</script>")
     text = write_report(run).read_text()

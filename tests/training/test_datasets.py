@@ -155,6 +155,14 @@ def test_labels_outside_the_range_are_refused(tmp_path):
         FashionMnist(no_network).load(str(tmp_path))
 
 
+def test_an_image_of_no_numbers_is_refused():
+    images, labels = np.zeros((3, 1, 2, 2), np.float32), np.zeros(3, np.int64)
+    broken = images.copy()
+    broken[1, 0, 1, 0] = np.nan
+    with pytest.raises(DataError, match="image 1 of the train part holds a number that is not finite"):
+        Dataset(broken, labels, images, labels, 1, (0.0,), (1.0,))
+
+
 def test_fewer_labels_than_images_are_refused(tmp_path):
     write_fashion(tmp_path)
     write_idx(tmp_path / FILES[1].name, np.array([0]))

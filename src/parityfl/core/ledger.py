@@ -20,6 +20,7 @@ OUTCOME_CODES: tuple[str, ...] = ("", *(outcome.value for outcome in Outcome))
 COMPLETED = OUTCOME_CODES.index(Outcome.COMPLETED)
 LATE = OUTCOME_CODES.index(Outcome.LATE)
 TIMED_OUT = OUTCOME_CODES.index(Outcome.TIMED_OUT)
+INVALID = OUTCOME_CODES.index(Outcome.INVALID)
 
 
 @dataclass(frozen=True)

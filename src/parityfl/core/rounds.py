@@ -8,9 +8,11 @@ from typing import Literal
 import numpy as np
 
 from parityfl.core import fairness
+from parityfl.core.errors import ConfigError
 from parityfl.core.ledger import OUTCOME_CODES, Ledger, RoundRecord
 from parityfl.core.seeding import generator
 from parityfl.core.selection import Selector
+from parityfl.core.selection.answer import fault_of
 from parityfl.core.types import BoolArray, FloatArray, Outcome, Selection, State, Update, View, World
 
 Functional = Literal["loss_gain", "accuracy_gain", "local_gain"]
@@ -66,7 +68,11 @@ def plan_round(
     available: BoolArray,
     wanted: int,
 ) -> Plan:
-    """Select up to `wanted` of the available clients for the round after the ledger's last."""
+    """Select up to `wanted` of the available clients for the round after the ledger's last.
+
+    Raises:
+        ConfigError: the selector's answer is no `Selection` as its description has it.
+    """
     round_number = ledger.rounds + 1
     clients = np.flatnonzero(available).astype(np.int64)
     count = min(wanted, len(clients))
@@ -75,6 +81,10 @@ def plan_round(
         return Plan(round_number, time_s, registered, available, nobody)
     view = View(round_number, time_s, clients, count, ledger, world)
     chosen = selector.select(state, view, generator(world.seed, "selection", round_number))
+    fault = fault_of(chosen, view)
+    if fault:
+        name = type(selector).__name__
+        raise ConfigError(f"selector {name}, round {round_number}: {fault}; parityfl.testing.check_selector tells more")
     return Plan(round_number, time_s, registered, available, chosen)
 
 

@@ -71,6 +71,7 @@ class RunSpec:
         document: the resolved configuration with its versions and its hash.
         deadline: how long a round waits for replies.
         carry: what happens to a vector on its way to the clients.
+        repeatable: whether a repetition computes the same; not so where a stopwatch chooses how.
     """
 
     world: World
@@ -95,6 +96,7 @@ class RunSpec:
     document: Mapping[str, Any]
     deadline: Deadline = field(default_factory=Deadline)
     carry: Carry = as_it_is
+    repeatable: bool = True
 
 
 async def run_rounds(
@@ -418,7 +420,7 @@ class _Run:
                 "rounds_completed": state.ledger.rounds,
                 "model_hash": digest,
                 "ledger_hash": self.folder.ledger_hash(),
-                "deterministic": state.deterministic,
+                "deterministic": state.deterministic and self.spec.repeatable,
                 "seed": spec.world.seed,
                 "num_clients": int(np.sum(state.ledger.first_round > 0)),
                 "late": {

@@ -124,6 +124,7 @@ def build_spec(config: Config, world: World, layout: Layout, initial_weights: Ca
         max_idle_rounds=config.rounds.max_idle_rounds,
         deadline=config.rounds.build_deadline(),
         carry=config.transport.build(),
+        repeatable=config.engine.mode != "batched",
         document=document(config),
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
+import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -16,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from parityfl.core.ledger import INVALID
 from parityfl.core.types import Vector
 from parityfl.engine.fleet import ClosedRound
 from parityfl.experiments.suite import Cell, Result
@@ -36,6 +38,7 @@ class ProgressObserver:
             disable=not console.is_terminal,
         )
         self._label = label
+        self._has_refused = False
         self._task = self._bar.add_task(label, total=None, figures="")
 
     def __enter__(self) -> Self:
@@ -50,12 +53,20 @@ class ProgressObserver:
         self._bar.update(self._task, completed=rounds_done, total=rounds_total)
 
     def round_closed(self, closed: ClosedRound) -> None:
-        """Advance the bar, or print the round's line."""
+        """Advance the bar, or print the round's line; say once why an update was refused."""
+        refused = np.flatnonzero(closed.record.outcome == INVALID).tolist()
+        if refused and not self._has_refused:
+            self._has_refused = True
+            why = f"{closed.reasons.get(refused[0], 'no reason given')}; clients.csv has all (outcome invalid)"
+            self._say(f"round {closed.record.round}: {len(refused)} of the updates refused, the first: {why}")
         line = describe(closed)
         if self._console.is_terminal:
             self._bar.update(self._task, completed=closed.record.round, figures=line)
         else:
-            self._console.print(f"{self._label} round {closed.record.round}: {line}", highlight=False, soft_wrap=True)
+            self._say(f"round {closed.record.round}: {line}")
+
+    def _say(self, line: str) -> None:
+        self._console.print(f"{self._label} {line}", highlight=False, markup=False, soft_wrap=True)
 
 
 class SuiteProgress:

@@ -79,6 +79,7 @@ def warnings(run: RunData, clients: pl.DataFrame) -> list[Finding]:
         _unmeasured(run, clients),
         *_left_behind(clients),
         _often_late(run),
+        _refused(run),
         _empty_rounds(run),
     ]
     return [warning for warning in found if warning]
@@ -207,10 +208,13 @@ def _unfinished(run: RunData) -> Finding | None:
 def _not_deterministic(run: RunData) -> Finding | None:
     if run.summary.get("deterministic", True):
         return None
-    text = (
-        "A time-out, a lost worker or a broken client decided an outcome: a repetition with the same seed may end "
-        "otherwise."
-    )
+    if run.config.get("engine", {}).get("mode") == "batched":
+        text = "Batched mode trains by what was fastest at its start: a repetition may add up in another order."
+    else:
+        text = (
+            "A time-out, a lost worker or a broken client decided an outcome: a repetition with the same seed may end "
+            "otherwise."
+        )
     return Finding("The run is not deterministic", "", text)
 
 
@@ -250,6 +254,20 @@ def _often_late(run: RunData) -> Finding | None:
     title = f"{who} selections or more"
     text = f"{names(found)}. The deadline or the quorum shuts them out: what they learn comes late or never counts."
     return Finding(title, "", text)
+
+
+def _refused(run: RunData) -> Finding | None:
+    """Name those whose updates were not taken, which most often hold numbers that are not finite, or far too large."""
+    refused = run.clients.filter(pl.col("outcome") == "invalid")
+    if refused.is_empty():
+        return None
+    selections = int(run.clients["selected"].sum())
+    found = refused["client_id"].unique(maintain_order=True).to_list()
+    text = (
+        f"{names(found)}. They held numbers that are not finite, were longer than security.max_update_norm, or did not "
+        "fit the model: a smaller training.lr is the usual remedy where it is so for many."
+    )
+    return Finding(f"{refused.height} of {selections} updates asked for were refused", "", text)
 
 
 def _empty_rounds(run: RunData) -> Finding | None:

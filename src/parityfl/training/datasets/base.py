@@ -58,6 +58,9 @@ def _check_part(part: str, images: Images, labels: IntArray, num_classes: int) -
             f"the {part} part has images {images.shape} and labels {labels.shape}: "
             "there must be images of shape (n, channels, height, width) with n labels, n at least 1"
         )
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        first = int(np.argmin(np.isfinite(images).all(axis=(1, 2, 3))))
+        raise DataError(f"image {first} of the {part} part holds a number that is not finite: mend it, or leave it out")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         wrong = low if low < 0 else high
