@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from parityfl.experiments.jobs import TrainJob
@@ -93,6 +94,19 @@ class Return:
 
     def run(self, bench: Any, board: Any) -> bytes:
         return self.content
+
+
+@dataclass(frozen=True)
+class ReadFile:
+    """Returns what a file says to its process."""
+
+    repeatable: ClassVar[bool] = False
+    cost: ClassVar[int] = 1
+
+    path: str
+
+    def run(self, bench: Any, board: Any) -> str:
+        return Path(self.path).read_text()
 
 
 @dataclass(frozen=True)

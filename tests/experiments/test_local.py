@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from crew_jobs import Die, DieOnce, Doze, Echo, Fail, FailOddly, Return, Starve
+from crew_jobs import Die, DieOnce, Doze, Echo, Fail, FailOddly, ReadFile, Return, Starve
 from safetensors.numpy import load_file
 from watching import has_closed, until
 
@@ -342,6 +342,14 @@ def test_two_deaths_for_want_of_memory_between_two_looks_are_both_told(monkeypat
     monkeypatch.setattr("parityfl.experiments.workers._oom_kills", lambda: next(kills))
     starvation = Starvation()
     assert [starvation.struck() for _ in range(3)] == [True, True, False]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's choice is Linux's")
+def test_the_kernel_is_offered_the_workers_before_the_process_that_has_the_run(bench: Workbench) -> None:
+    ours = Path("/proc/self/oom_score_adj").read_text()
+    results, _ = with_workers(bench, 2, lambda crew: crew.gather([ReadFile("/proc/self/oom_score_adj")] * 2))
+    assert results == ["1000\n"] * 2
+    assert Path("/proc/self/oom_score_adj").read_text() == ours
 
 
 def test_out_of_memory_means_fewer_workers_and_no_loss(bench: Workbench) -> None:

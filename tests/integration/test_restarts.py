@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import Process
 
 from parityfl.core.errors import FleetError
 from parityfl.experiments.processes import MAX_RESTARTS
@@ -51,6 +52,25 @@ def test_a_client_process_that_ends_at_once_each_time_ends_the_run_with_its_reas
     assert last.startswith("parityfl: the client process of h0..h3 ended 6 times soon after its start"), last
     assert last.endswith("last with exit code 2: its disk is broken"), last
     assert not [p for p in psutil.process_iter() if _runs(p, str(tmp_path))]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's choice is Linux's")
+def test_the_kernel_is_offered_the_clients_before_the_coordinator(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "parityfl", "run", *SMALL, "--engine", "http", "--out", str(tmp_path / "run")]
+    with (tmp_path / "log").open("wb") as log:
+        run = subprocess.Popen([*command, "--rounds", "100000"], stdout=log, stderr=log)
+    try:
+        Process(run, tmp_path / "log").until(lambda: (tmp_path / "run" / "rounds.csv").is_file() or None)
+        children = psutil.Process(run.pid).children()
+        found = {process.cmdline()[3]: _score(process.pid) for process in children}
+        assert found == {"coordinator": _score(run.pid), "client": 1000}
+    finally:
+        run.terminate()
+        run.wait()
+
+
+def _score(process: int) -> int:
+    return int(Path(f"/proc/{process}/oom_score_adj").read_text())
 
 
 def _runs(process: psutil.Process, folder: str) -> bool:

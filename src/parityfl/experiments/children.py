@@ -9,6 +9,7 @@ import threading
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import IO, Protocol
 
 from parityfl.core.machine import available_cores
@@ -26,6 +27,15 @@ def cores() -> int:
     if given.isdecimal() and int(given) > 0:
         return int(given)
     return available_cores()
+
+
+def let_go_first(process: int | str = "self") -> None:
+    """See that the kernel, where it lacks memory, ends this process of ours and none that cannot be replaced (Linux).
+
+    Else it takes the largest. Anybody may offer a process of their own; no right is needed.
+    """
+    with contextlib.suppress(OSError):  # another system, or it has ended already
+        Path(f"/proc/{process}/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 @asynccontextmanager

@@ -26,7 +26,7 @@ from parityfl.config import Config
 from parityfl.core.errors import ConfigError, FleetError, ParityflError, UnfinishedError
 from parityfl.engine.folder import CLIENTS, RunFolder
 from parityfl.experiments.build import document
-from parityfl.experiments.children import STOP_PATIENCE_S, child, cores, stop
+from parityfl.experiments.children import STOP_PATIENCE_S, child, cores, let_go_first, stop
 from parityfl.web.secrets import JOIN_TOKEN, OPERATOR_TOKEN
 from parityfl.wire.schemas import MAX_DEVICES, Health
 
@@ -150,6 +150,7 @@ async def _keep_up(devices: list[str], boss: Process, url: str, out: Path, envir
     while ends <= MAX_RESTARTS:
         began = clock()
         async with child(arguments, stderr=PIPE, environment=environment) as process:
+            let_go_first(process.pid)
             said, code = await asyncio.gather(_pass_on(process), process.wait())
         if await _is_over(boss, url):
             return

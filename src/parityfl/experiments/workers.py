@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from parityfl.config import Config
+from parityfl.experiments.children import let_go_first
 from parityfl.experiments.crew import PATIENCE, WorkerLostError
 from parityfl.experiments.forking import context, leave_with_parent, open_server, start
 from parityfl.experiments.jobs import Job, perform
@@ -237,6 +238,7 @@ class _Life:
 def _work(owner: Connection[Any, Any], station: Station, shelf: Shelf) -> None:
     """Do what is asked until nobody can ask any more; the main function of a worker's process."""
     leave_with_parent()
+    let_go_first()
     from parityfl.training.workbench import Workbench  # noqa: PLC0415 - torch, which this module's other users are spared
 
     for module in station.modules:
