@@ -5,6 +5,7 @@ import csv
 import errno
 import json
 import os
+import tracemalloc
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -100,6 +101,20 @@ def test_equal_models_are_equal_bytes(tmp_path):
     with safe_open(files[0], "numpy") as model:
         assert model.metadata() == {"round": "6", "model_hash": "ab", "parameters": '["weight", "bias"]'}
         assert model.get_tensor("weight").tolist() == [0, 1, 2]
+
+
+def test_a_model_is_written_with_one_copy_of_it(tmp_path):
+    """Two parameters of 4 MB: the file is made in 8 MB and a few KB."""
+    layout = Layout(("b", "a"), ((1000, 1000), (1000, 1000)))
+    weights = np.arange(layout.size, dtype=np.float32)
+    tracemalloc.start()
+    try:
+        RunFolder(tmp_path).write_model(weights, layout, {"round": "1"})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.1 * weights.nbytes
+    np.testing.assert_array_equal(layout.flatten(load_file(tmp_path / "model.safetensors")), weights)
 
 
 ROUNDS_CSV = """
@@ -534,6 +549,23 @@ def test_a_run_that_is_cancelled_in_mid_round_leaves_nothing_behind(tmp_path):
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())
+
+
+def test_a_run_that_ends_without_memory_for_its_model_says_what_ended_it(tmp_path):
+    class Full(RunFolder):
+        def write_model(self, *_):
+            raise MemoryError
+
+    spec = make_spec()
+    folder = Full(tmp_path / "run")
+    folder.prepare(spec.document, resume=False)
+
+    def fail(round):
+        if round == 2:
+            raise UnfinishedError("out of memory with one worker")
+
+    with pytest.raises(UnfinishedError, match="out of memory with one worker"):
+        asyncio.run(run_rounds(spec, QuadraticFleet(spec), make_evaluator(spec, fail), folder))
 
 
 def test_what_fails_while_the_first_model_is_evaluated_is_not_the_disk(tmp_path):

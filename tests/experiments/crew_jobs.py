@@ -3,9 +3,12 @@
 import os
 import signal
 import time
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
+
+import numpy as np
 
 from parityfl.experiments.jobs import TrainJob
 
@@ -122,6 +125,25 @@ class Starve:
         if os.getpid() != self.roomy:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
         return self.roomy
+
+
+@dataclass(frozen=True)
+class Hoard:
+    """Has an array when there is no more memory.
+
+    Attributes:
+        had: weak references to what it had.
+    """
+
+    repeatable: ClassVar[bool] = False
+    cost: ClassVar[int] = 1
+
+    had: list[weakref.ref[Any]] = field(default_factory=list)
+
+    def run(self, bench: Any, board: Any) -> None:
+        array = np.zeros(1)
+        self.had.append(weakref.ref(array))
+        raise MemoryError("no more\nthan this")
 
 
 @dataclass(frozen=True)

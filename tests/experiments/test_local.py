@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from crew_jobs import Die, DieOnce, Doze, Echo, Fail, FailOddly, ReadFile, Return, Starve
+from crew_jobs import Die, DieOnce, Doze, Echo, Fail, FailOddly, Hoard, ReadFile, Return, Starve
 from safetensors.numpy import load_file
 from watching import has_closed, until
 
 from parityfl.config import Config
-from parityfl.core.errors import ConfigError, FleetError
+from parityfl.core.errors import ConfigError, FleetError, UnfinishedError
 from parityfl.core.machine import available_cores
 from parityfl.core.types import Outcome, Update, Vector
 from parityfl.engine.fleet import Evaluation, Reply, TrainTask
@@ -31,7 +31,7 @@ from parityfl.experiments.build import WorkbenchEvaluator
 from parityfl.experiments.children import CORES, cores
 from parityfl.experiments.crew import AHEAD, Crew, Lost, WorkerLostError
 from parityfl.experiments.forking import context, start
-from parityfl.experiments.jobs import TrainJob
+from parityfl.experiments.jobs import TrainJob, perform
 from parityfl.experiments.local import SMALL_RUN, LocalFleet, choose_workers, local_crew
 from parityfl.experiments.run import execute
 from parityfl.experiments.shared import Board, SharedArray, SharedHoldings
@@ -361,9 +361,47 @@ def test_out_of_memory_means_fewer_workers_and_no_loss(bench: Workbench) -> None
     ]
 
 
+def test_what_a_job_had_when_its_memory_ran_out_is_free_for_whoever_goes_on(bench: Workbench) -> None:
+    hoard = Hoard()
+    with pytest.raises(MemoryError, match=r"^no more$") as caught:
+        perform(hoard, bench, Board(1))
+    assert caught.value.__context__ is not None, "the error of the job is still there, as while it is handled"
+    assert [had() for had in hoard.had] == [None]
+
+
 def test_out_of_memory_alone_is_one_clear_line(bench: Workbench) -> None:
-    with pytest.raises(FleetError, match=r"out of memory with one worker .*training\.batch_size"):
+    with pytest.raises(UnfinishedError, match=r"out of memory with one worker .*training\.batch_size"):
         with_workers(bench, 1, lambda crew: crew.gather([Starve(-1)]))
+
+
+GREEDY = """
+from torch import empty, nn
+from parityfl.cli import main
+from parityfl.training.models import model
+
+@model("greedy")
+class Greedy(nn.Module):
+    def __init__(self, shape, num_classes):
+        super().__init__()
+        self.output = nn.Linear(64, num_classes)
+
+    def forward(self, images):
+        return self.output(images.flatten(1) + (empty(2**60) if self.training else 0))
+
+main()
+"""
+
+
+def test_a_run_that_there_is_no_memory_for_ends_unfinished_with_one_line(tmp_path: Path) -> None:
+    script, out = tmp_path / "script.py", tmp_path / "run"
+    script.write_text(GREEDY)
+    options = ["--clients", "4", "--per-round", "2", "--rounds", "2", "--set", "model.name=greedy", "--out", str(out)]
+    done = subprocess.run([sys.executable, str(script), "run", *options], capture_output=True, text=True, check=False)
+    assert done.returncode == UnfinishedError.exit_code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("parityfl: out of memory with one worker")
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["status"], summary["rounds_completed"]) == ("interrupted", 0)
 
 
 class Slow:

@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 from uuid import uuid4
 
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from parityfl.core.arrays import Layout
 from parityfl.core.errors import FolderError, ParityflError
@@ -153,12 +152,12 @@ class RunFolder:
         replace_file(self.path / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
 
     def write_model(self, weights: Vector, layout: Layout, metadata: Mapping[str, str]) -> None:
-        """Write model.safetensors, a tensor per named parameter; it sorts them, so its metadata has their order.
+        """Write model.safetensors, a tensor per named parameter; they are sorted, so its metadata has their order.
 
         Equal models with equal metadata are equal bytes.
         """
         about = {**metadata, "parameters": json.dumps(layout.names)}
-        replace_file(self._model, _in_order(save(layout.views(weights), metadata=about)))
+        replace_file(self._model, _document(layout.views(weights.astype("<f4", copy=False)), about))
 
     def read_model(self) -> tuple[Layout, Vector]:
         """Return what `write_model` wrote.
@@ -302,14 +301,21 @@ def is_empty(path: Path, apart_from: Collection[str] = ()) -> bool:
         raise FolderError(f"output folder {path} cannot be read ({error.strerror}): choose another --out") from None
 
 
-def _in_order(document: bytes) -> bytes:
-    """Return a safetensors document with its metadata sorted: the library writes them in an order of chance."""
-    body = _LENGTH_BYTES + int.from_bytes(document[:_LENGTH_BYTES], "little")
-    header = json.loads(document[_LENGTH_BYTES:body])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+def _document(tensors: Mapping[str, Vector], metadata: Mapping[str, str]) -> bytes:
+    """Return little-endian float32 tensors as a safetensors document, with its metadata sorted, in one copy.
+
+    The library writes metadata in an order of chance, makes several copies, and may end the process where it lacks the
+    memory for them: this is also done when a run has ended for want of memory.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    names, start = sorted(tensors), 0
+    for name in names:
+        stop = start + tensors[name].nbytes
+        header[name] = {"dtype": "F32", "shape": tensors[name].shape, "data_offsets": (start, stop)}
+        start = stop
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % _LENGTH_BYTES)  # so that the tensors stay aligned
-    return len(text).to_bytes(_LENGTH_BYTES, "little") + text + document[body:]
+    text += b" " * (-len(text) % _LENGTH_BYTES)  # so that the tensors are aligned
+    return b"".join([len(text).to_bytes(_LENGTH_BYTES, "little"), text, *(tensors[name].data for name in names)])
 
 
 def _write_once(path: Path, text: str) -> bool:

@@ -123,7 +123,7 @@ async def run_rounds(
             _require_going_on(spec, state, stop)
             state = await run.round(state)
     except BaseException as error:
-        with suppress(OSError):  # the disk may be what is wrong; the error itself says so
+        with suppress(OSError, MemoryError):  # disk or memory may be what is wrong; the error itself says so
             run.leave("failed" if isinstance(error, _IdleError) else "interrupted")
         raise
     run.finish(state)

@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from parityfl.core.errors import FleetError
+from parityfl.core.errors import UnfinishedError
 from parityfl.experiments.jobs import Job, perform
 from parityfl.experiments.shared import Board
 
@@ -220,7 +220,7 @@ class Crew:
 
     def _run_short(self, post: _Post, error: MemoryError) -> None:
         if self._substitute is None:
-            raise FleetError(
+            raise UnfinishedError(
                 f"out of memory with one worker ({error}): lower training.batch_size or take a smaller model"
             ) from None
         self._dismiss(post, "out of memory")

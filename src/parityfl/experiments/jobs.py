@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from time import perf_counter
+from traceback import clear_frames
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from parityfl.core.types import BoolArray, FloatArray, Update, Vector
@@ -167,10 +168,11 @@ def perform(job: Job[R], bench: Workbench, board: Board) -> R:
     """
     try:
         return job.run(bench, board)
-    except RuntimeError as error:
-        if _is_short_of_memory(error):
-            raise MemoryError(str(error).partition("\n")[0]) from None
-        raise
+    except (MemoryError, RuntimeError) as error:
+        if not _is_short_of_memory(error):
+            raise
+        clear_frames(error.__traceback__)  # the error holds what the job had: whoever goes on needs that memory
+        raise MemoryError(str(error).partition("\n")[0]) from None
 
 
 def _is_short_of_memory(error: Exception) -> bool:
