@@ -34,6 +34,7 @@ class Hand:
     """A worker that is done with a job when `finish` says so."""
 
     depth = 2
+    starting = False
 
     def __init__(self) -> None:
         self.given: list[Any] = []
@@ -106,6 +107,39 @@ def test_nobody_waits_behind_a_large_job_while_others_have_less_to_do() -> None:
         for hand in (one, two, two):
             await hand.finish()
         assert len(await done) == 5
+
+    with_hands(2, work)
+
+
+def test_nothing_is_given_to_a_worker_that_has_yet_to_start_where_another_one_can_work() -> None:
+    """The second one has lost its process and may never have another: what it had is done by the first meanwhile."""
+
+    async def work(crew: Crew, one: Hand, two: Hand) -> None:
+        two.starting = True
+        done = asyncio.create_task(crew.gather(tasks(a=1, b=1, c=1, d=1)))
+        await settle()
+        assert (one.names, two.names) == ("a b", "")
+        await one.finish()
+        assert (one.names, two.names) == ("a b c", "")
+        two.starting = False
+        await one.finish()
+        assert (one.names, two.names) == ("a b c", "d")
+        for hand in (one, two):
+            await hand.finish()
+        await done
+
+    with_hands(2, work)
+
+
+def test_where_all_have_yet_to_start_each_is_given_its_first_jobs() -> None:
+    async def work(crew: Crew, one: Hand, two: Hand) -> None:
+        one.starting = two.starting = True
+        done = asyncio.create_task(crew.gather(tasks(a=1, b=1)))
+        await settle()
+        assert (one.names, two.names) == ("a", "b")
+        for hand in (one, two):
+            await hand.finish()
+        await done
 
     with_hands(2, work)
 
@@ -197,6 +231,7 @@ class Prompt:
     """A worker that answers at once."""
 
     depth = 1
+    starting = False
 
     def __init__(self, begun: list[int]) -> None:
         self._begun = begun

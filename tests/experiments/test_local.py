@@ -408,6 +408,7 @@ class Slow:
     """A worker whose even jobs wait for a signal; counts what it was given."""
 
     depth = 1
+    starting = False
 
     def __init__(self, gate: asyncio.Event) -> None:
         self.gate = gate
@@ -446,6 +447,7 @@ class Unlucky:
     """Loses the client 2."""
 
     depth = 1
+    starting = False
 
     async def run(self, job: Any) -> Any:
         if job.client == 2:
@@ -487,6 +489,7 @@ class Returning:
     """Returns what a client kept, as its update and what it keeps."""
 
     depth = 1
+    starting = False
 
     async def run(self, job: Any) -> Any:
         kept = np.zeros(1, dtype=np.float32) if job.memory is None else job.memory
@@ -569,6 +572,7 @@ def test_groups_are_of_a_like_size_and_apart_from_those_with_a_memory() -> None:
 def test_a_lost_group_is_lost_for_each_of_its_clients_and_results_keep_their_order() -> None:
     class Flaky:
         depth = 1
+        starting = False
 
         async def run(self, job: Any) -> Any:
             if job.parts[0].client == 2:

@@ -164,6 +164,7 @@ class Gated:
     """Works when the gate is open, and loses the group that begins with client 2."""
 
     depth = 100
+    starting = False
 
     def __init__(self, gate: asyncio.Event) -> None:
         self.gate = gate

@@ -106,26 +106,41 @@ def test_sums_made_in_actors_are_those_of_one_process(cluster: Any, tmp_path: Pa
 
 
 class LosesANode:
-    """Takes a node from the cluster after the first round and brings another."""
+    """Takes a node from the cluster after the first round, all at once; and may bring another."""
 
-    def __init__(self, cluster: Any) -> None:
+    def __init__(self, cluster: Any, another: bool) -> None:
         self.cluster = cluster
+        self.another = another
 
     def started(self, weights: Any, rounds_done: int, rounds_total: int) -> None: ...
 
     def round_closed(self, closed: ClosedRound) -> None:
         if closed.record.round == 1:
-            self.cluster.remove_node(min(self.cluster.worker_nodes, key=lambda node: node.node_id))
-            self.cluster.add_node(num_cpus=1)
+            lost = min(self.cluster.worker_nodes, key=lambda node: node.node_id)
+            self.cluster.remove_node(lost, allow_graceful=False)
+            if self.another:
+                self.cluster.add_node(num_cpus=1)
 
 
-def test_a_lost_node_costs_nobody_a_slot(cluster: Any, expected: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("another", [True, False], ids=["another comes", "the other one goes on"])
+def test_a_lost_node_costs_nobody_a_slot_nor_the_time_to_wait_for_another(
+    cluster: Any, expected: Any, tmp_path: Path, another: bool
+) -> None:
+    """While the lost actor has no room to start again, the rounds go on without it: it has not been given up yet."""
+    said: list[str] = []
+
     @contextmanager
     def watch() -> Iterator[LosesANode]:
-        yield LosesANode(cluster)
+        yield LosesANode(cluster, another)
 
-    execute(config("ray"), tmp_path / "run", watch=watch)
+    try:
+        execute(config("ray"), tmp_path / "run", watch=watch, say=said.append)
+    finally:
+        if not another:
+            cluster.add_node(num_cpus=1)
+            cluster.wait_for_nodes()
     assert hashes(tmp_path / "run") == expected
+    assert not [line for line in said if "going on with 1 worker" in line]
 
 
 def with_actors(
@@ -147,6 +162,26 @@ def test_what_a_lost_actor_had_is_done_again(cluster: Any, tmp_path: Path) -> No
     assert results[0] == "alive"
     assert [number for number, _ in results[1:]] == [0, 1, 2, 3]
     assert len(said) == 1, "the actor was replaced, so nothing more is said"
+
+
+def test_an_actor_that_is_lost_before_it_can_work_is_made_again_though_it_has_no_job(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next job would find that out and, with another one behind it, wait for the actor after it."""
+    import ray
+
+    workers: list[RayWorker] = []
+    start = RayWorker._start
+    monkeypatch.setattr(RayWorker, "_start", lambda worker: (workers.append(worker), start(worker))[1])
+
+    async def work(crew: Crew) -> Any:
+        ray.kill(workers[0]._actor)
+        await workers[0]._ready
+        return await crew.gather([Echo(0)])
+
+    [(_, process)], said = with_actors(work, workers=1)
+    assert process != os.getpid()
+    assert (len(workers), len(said)) == (1, 1)
 
 
 def test_jobs_that_the_only_actor_was_lost_with_are_given_to_nobody_else(cluster: Any) -> None:

@@ -61,6 +61,11 @@ class Worker(Protocol):
 
     depth: int
 
+    @property
+    def starting(self) -> bool:
+        """Whether it cannot work yet, and may never: nothing is given to it where another one can."""
+        ...
+
     async def run(self, job: Job[R]) -> R:
         """Do a job.
 
@@ -79,6 +84,7 @@ class ThisProcess:
     """A worker in this process: a thread, off the event loop."""
 
     depth = 1
+    starting = False
 
     def __init__(self, bench: Workbench, board: Board) -> None:
         self._bench = bench
@@ -210,7 +216,7 @@ class Crew:
         Where others have less to do, nobody waits behind a large job while these do the rest.
         """
         while self._waiting:
-            post = min(self._posts, key=lambda post: (post.cost, post.jobs))
+            post = min(self._posts, key=lambda post: (post.worker.starting, post.cost, post.jobs))
             if post.jobs >= post.worker.depth:
                 return
             minus_cost, _, place = heappop(self._waiting)

@@ -250,24 +250,31 @@ class RayWorker:
 
     def __init__(self, station: Station) -> None:
         self._station = station
+        errors = station.ray.exceptions
+        self._deaths = (errors.RayActorError, errors.OutOfMemoryError, errors.ObjectLostError)
         self._losses = 0
         self._closed = False
         self._start()
 
+    @property
+    def starting(self) -> bool:
+        """Whether its actor cannot work yet: the cluster may have no room for it."""
+        return not self._ready.done()
+
     async def run(self, job: Job[R]) -> R:
         """Do a job in the actor."""
-        actor, errors, left_s = self._actor, self._station.ray.exceptions, self._station.closing.left(job)
+        ready, left_s = self._ready, self._station.closing.left(job)
         if left_s == 0:
             raise WorkerLostError(_TOO_LONG, charge=CHANCES, usable=not self._closed)
         try:
             async with asyncio.timeout(left_s):
-                await asyncio.shield(self._ready)
+                actor = await asyncio.shield(ready)
                 references = self._station.board.references
                 result: R = await actor.run.remote(job, list(references), *references.values())
         except TimeoutError:
-            raise self._overdue(actor) from None
-        except (errors.RayActorError, errors.OutOfMemoryError, errors.ObjectLostError, _NoPlaceError) as error:
-            raise self._loss(actor, job, error) from None
+            raise self._overdue(ready) from None
+        except (*self._deaths, _NoPlaceError) as error:
+            raise self._loss(ready, job, error) from None
         self._losses = 0
         return result
 
@@ -275,23 +282,48 @@ class RayWorker:
         """End the actor, whatever it is doing."""
         self._closed = True
         self._ready.cancel()
-        self._end(self._actor)
+        self._end()
 
     def _start(self) -> None:
+        self._make()
+        self._ready = asyncio.create_task(self._meet())
+        self._ready.add_done_callback(_seen)
+
+    def _make(self) -> None:
         station = self._station
         options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
         options["enable_task_events"] = False  # the head node would keep 3 KB of every client of every round
         made = station.ray.remote(**options)(Actor)
         self._actor = made.remote(station.config, station.holdings, station.modules)
-        self._ready = asyncio.create_task(_meet(self._actor, station.start_s))
-        self._ready.add_done_callback(_seen)
 
-    def _loss(self, actor: Any, job: Job[R], error: Exception) -> WorkerLostError:
+    async def _meet(self) -> Any:
+        """Return the actor once it can work; make it again where it is lost before: its node may just have died.
+
+        Raises:
+            _NoPlaceError: it takes too long, or is lost too often.
+        """
+        seconds, lost = self._station.start_s, 0
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    try:
+                        await self._actor.ready.remote()
+                        return self._actor
+                    except self._deaths as error:
+                        lost += 1
+                        if lost > PATIENCE:
+                            raise _NoPlaceError(_line(error)) from None
+                    self._end()
+                    self._make()
+        except TimeoutError:
+            raise _NoPlaceError(f"no node has room for an actor within {seconds:g} s") from None
+
+    def _loss(self, ready: asyncio.Task[Any], job: Job[R], error: Exception) -> WorkerLostError:
         """Replace the lost actor, once for all jobs that it had; the job is done again while there is time."""
         reason = f"its Ray actor was lost ({_line(error)})"
-        if actor is self._actor and not self._closed:
+        if ready is self._ready and not self._closed:
             self._losses += 1
-            self._end(actor)
+            self._end()
             self._closed = self._losses > PATIENCE or isinstance(error, _NoPlaceError)
             if not self._closed:
                 self._start()
@@ -299,40 +331,23 @@ class RayWorker:
         hopeless = self._losses > PATIENCE or self._station.closing.left(job) == 0
         return WorkerLostError(reason, charge=CHANCES if hopeless else 0, usable=not self._closed)
 
-    def _overdue(self, actor: Any) -> WorkerLostError:
-        """End an actor that is still at it when the round has closed."""
-        if actor is self._actor and not self._closed:
-            self._end(actor)
+    def _overdue(self, ready: asyncio.Task[Any]) -> WorkerLostError:
+        """End an actor that is still at it when the round has closed; one that has yet to start is not."""
+        if ready is self._ready and ready.done() and not self._closed:
+            self._end()
             self._start()
         return WorkerLostError(_TOO_LONG, charge=CHANCES, usable=not self._closed)
 
-    def _end(self, actor: Any) -> None:
+    def _end(self) -> None:
         with suppress(Exception):  # it may be gone, and so may the cluster
-            self._station.ray.kill(actor)
+            self._station.ray.kill(self._actor)
 
 
 class _NoPlaceError(Exception):
-    """The cluster has no room for an actor."""
+    """The cluster has no room for an actor, or none that lasts."""
 
 
-async def _meet(actor: Any, seconds: float) -> None:
-    """Wait until an actor can work.
-
-    Raises:
-        _NoPlaceError: it takes too long.
-    """
-    try:
-        await asyncio.wait_for(_awaited(actor.ready.remote()), seconds)
-    except TimeoutError:
-        raise _NoPlaceError(f"no node has room for an actor within {seconds:g} s") from None
-
-
-async def _awaited(reference: Any) -> Any:
-    """Return what a reference refers to; asyncio's functions want a coroutine."""
-    return await reference
-
-
-def _seen(task: asyncio.Task[None]) -> None:
+def _seen(task: asyncio.Task[Any]) -> None:
     """Take note of a failure to start, which whoever waits for the actor is told."""
     if not task.cancelled():
         task.exception()

@@ -79,6 +79,7 @@ class WorkerProcess:
     """
 
     depth = 2  # the next job waits in its pipe
+    starting = False  # a process always starts, or is known at once not to
 
     def __init__(self, station: Station, starvation: Starvation | None = None) -> None:
         self._station = station
