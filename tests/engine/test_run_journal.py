@@ -149,3 +149,12 @@ def test_a_state_comes_back_whole(tmp_path):
     assert after.late[1].update.control is None
     assert after.ledger.rounds == 0
     assert isinstance(after.ledger.rounds, int)
+
+
+def test_a_checkpoint_of_another_version_is_told_from_a_damaged_one(tmp_path):
+    """It lacks what this version keeps; nothing of it is taken."""
+    write(Journal(tmp_path, CLIENTS), 1, [0])
+    with pytest.raises(
+        FolderError, match=r"round-00000001\.safetensors lacks newer: another version of parityfl wrote it"
+    ):
+        Journal(tmp_path, CLIENTS).read(lambda: {**state(0.0), "newer": np.zeros(1)})

@@ -93,15 +93,18 @@ class Journal:
         faults = []
         for path in self._checkpoints()[::-1]:
             try:
-                return self._restore(path, _split(initial())[0])
+                return self._restore(path, *_split(initial()))
             except _DamagedError as error:
                 faults.append(str(error))
         if faults:
             raise FolderError(f"{self._folder}: no usable checkpoint: {'; '.join(faults)}. Start afresh elsewhere")
         return None
 
-    def _restore(self, path: Path, rows: Arrays) -> Checkpoint:
+    def _restore(self, path: Path, rows: Arrays, expected: Arrays) -> Checkpoint:
         arrays, document = _read(path)
+        lacking = sorted(expected.keys() - arrays.keys())
+        if lacking:
+            raise _DamagedError(f"{path.name} lacks {lacking[0]}: another version of parityfl wrote it")
         row_round = arrays.pop("row_round")
         for client in np.flatnonzero(row_round).tolist():
             stored, _ = _read(self._row_path(client, int(row_round[client])))
