@@ -2,7 +2,7 @@
 
     python benchmarks/many.py [--quick] [--repeats 5]
 
-The local engine with its usual workers, fedavg, uniform selection, every client there, a fifth of its images held out.
+The local engine with a worker a core, fedavg, uniform selection, every client there, a fifth of its images held out.
 A round is selecting, training and aggregating; a run has four, of which the first does not count, and a figure is the
 median of the others. Runs of both modes take turns. Batched mode chooses at its start how it trains.
 """
@@ -17,6 +17,7 @@ from cluster import measured
 from rows import REPEATS, emit, in_turn, parser, row, say
 
 from parityfl.config import Config
+from parityfl.experiments.children import cores
 
 ROUNDS = 4
 Point = tuple[str, str, int, int, int]
@@ -63,7 +64,7 @@ def config(mode: str, point: Point) -> Config:
         "evaluation": {"every": ROUNDS},
         "utility": {"functional": "local_gain"},
         "rounds": {"count": ROUNDS},
-        "engine": {"mode": mode},
+        "engine": {"mode": mode, "workers": cores()},
     }
     return Config(**sections)
 
