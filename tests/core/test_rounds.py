@@ -335,6 +335,8 @@ def test_nobody_there_plans_an_empty_round():
         (([0, 2], [0.9, 0, 0.9]), "sum to 1.8, but 2 clients"),
         (([0, 2], [1.0, 1.0]), "probability has shape"),
         (([0, 2], [2.0, 0, 0.0]), "outside"),
+        (([0, 2], [NAN, 0, 1.0]), "outside"),
+        (([0, 2], [-1.0, 0, 3.0]), "outside"),
         (None, "NoneType is no Selection"),
     ],
 )

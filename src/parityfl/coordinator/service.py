@@ -338,7 +338,8 @@ class Coordinator:
             normalized_utility=ledger.normalized_utility,
         ).tolist()
         found = {(index, reason) for index, reason in enumerate(self.left_behind) if reason}
-        for index, reason in sorted(found - self._warned) if not self.fleet.virtual else ():
+        newly = set() if self.fleet.virtual else found - self._warned
+        for index, reason in sorted(newly):
             log.warning(
                 "%s is left behind: %s (available in %d rounds, selected in %d, completed %d)",
                 self.registry.device_ids[index],

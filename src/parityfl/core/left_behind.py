@@ -8,7 +8,7 @@ from parityfl.core.types import FloatArray, IntArray
 MANY_ROUNDS = 5
 """Rounds since a client registered before it can count as left behind for having been away."""
 
-MANY_SELECTIONS = 5
+MANY_DUE = 5
 """How often the average client would have been selected, with as many opportunities, before a client counts as left
 behind for what became of them: where one in twenty is selected, that takes a hundred rounds."""
 
@@ -52,10 +52,9 @@ def left_behind(
         normalized_utility: its utility per opportunity, nan where unknown.
     """
     absent = (rounds_present >= MANY_ROUNDS) & (available == 0)
-    often = available * selected.sum() >= MANY_SELECTIONS * available.sum()
-    often &= available > 0
+    due = (available > 0) & (available * selected.sum() >= MANY_DUE * available.sum())
     little = _is_little(normalized_utility) & _is_little(normalized_utility * available)
-    holds = (absent, often & (selected == 0), often & (participated == 0), missed >= MANY_MISSED, often & little)
+    holds = (absent, due & (selected == 0), due & (participated == 0), missed >= MANY_MISSED, due & little)
     return np.select(holds, REASONS, "")
 
 

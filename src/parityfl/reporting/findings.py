@@ -7,8 +7,7 @@ from shlex import quote
 
 import polars as pl
 
-from parityfl.core.left_behind import LITTLE_BENEFIT, MANY_MISSED
-from parityfl.core.left_behind import MANY_SELECTIONS as MANY_DUE
+from parityfl.core.left_behind import LITTLE_BENEFIT, MANY_DUE, MANY_MISSED
 from parityfl.reporting.compare import Comparison, Difference, last_known, unfinished
 from parityfl.reporting.load import RunData
 from parityfl.reporting.tables import UNKNOWN, interval, number

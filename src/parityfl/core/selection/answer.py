@@ -41,9 +41,9 @@ def _fault_of_clients(clients: IntArray, view: View, there: BoolArray) -> str:
 def _fault_of_probability(probability: FloatArray, count: int, there: BoolArray) -> str:
     if probability.shape != there.shape:
         return f"probability has shape {probability.shape}, not {there.shape}"
-    if not np.all((probability >= 0) & (probability <= 1 + _ROUNDING)):
+    if not (probability.min() >= 0 and probability.max() <= 1 + _ROUNDING):  # nan is neither
         return f"probabilities outside [0, 1]: {probability}"
-    if np.any(probability[~there]):
+    if np.any((probability != 0) & ~there):
         return f"unavailable clients have a probability: {probability[~there]}"
     total = float(probability.sum())
     if abs(total - count) > _ROUNDING * max(1, count):
