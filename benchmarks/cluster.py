@@ -33,12 +33,14 @@ from parityfl.training.workbench import Workbench
 
 R = TypeVar("R")
 
-POPULATIONS = {
+Population = tuple[str, str, int, int]
+"""Data set, model, clients and images a client."""
+
+POPULATIONS: dict[str, Population] = {
     "digits, mlp": ("digits", "mlp", 600, 2),
     "fashion-mnist, mlp": ("fashion-mnist", "mlp", 10_000, 6),
     "fashion-mnist, cnn": ("fashion-mnist", "cnn", 10_000, 6),
 }
-"""Data set, model, clients and images a client."""
 
 PER_ROUND = 200
 POOLED = 25
@@ -51,13 +53,16 @@ def main() -> None:
     arguments = parser(__doc__).parse_args()
     rounds = 2 if arguments.quick else 1 + REPEATS
     for per_round in () if arguments.quick else (100, 1000):
-        seen = measured(config("fashion-mnist, mlp", LONG, per_round)).memory
+        seen = measured(config(POPULATIONS["fashion-mnist, mlp"], LONG, per_round, name="ray")).memory
         title = f"10,000 clients, {per_round:,} a round: own memory over {LONG - 1} rounds"
         emit(row(title, "MB", process, values) for process, values in seen.items())
         emit(row(f"{title}, growth", "x", process, [growth(values)]) for process, values in seen.items())
         say(f"{per_round} a round: {seen}")
     for name in list(POPULATIONS)[: 1 if arguments.quick else None]:
-        sides = {side: config(name, rounds, PER_ROUND, pooled) for side, pooled in (("each", None), ("25", POOLED))}
+        sides = {
+            side: config(POPULATIONS[name], rounds, PER_ROUND, name="ray", pre_aggregate=pooled)
+            for side, pooled in (("each", None), ("25", POOLED))
+        }
         titles = {"each": "each client's update", "25": f"one vector for {POOLED} clients"}
         found = {side: measured(each).seconds for side, each in sides.items()}
         emit(row(f"{name}: a round of {PER_ROUND} clients", "s", titles[side], found[side]) for side in sides)
@@ -72,9 +77,9 @@ def growth(values: Sequence[float]) -> float:
     return median(values[-quarter:]) / median(values[:quarter])
 
 
-def config(name: str, rounds: int, per_round: int, pooled: int | None = None) -> Config:
-    """Return a run on a cluster of this machine."""
-    data, model, clients, samples = POPULATIONS[name]
+def config(population: Population, rounds: int, per_round: int, **engine: Any) -> Config:
+    """Return a run on this machine, by an engine with these keys."""
+    data, model, clients, samples = population
     sections: dict[str, Any] = {
         "method": "fedavg",
         "data": {"name": data},
@@ -84,7 +89,7 @@ def config(name: str, rounds: int, per_round: int, pooled: int | None = None) ->
         "evaluation": {"every": rounds},
         "utility": {"functional": "local_gain"},
         "rounds": {"count": rounds},
-        "engine": {"name": "ray", "pre_aggregate": pooled},
+        "engine": engine,
     }
     return Config(**sections)
 

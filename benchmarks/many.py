@@ -11,26 +11,23 @@ from __future__ import annotations
 
 from functools import partial
 from statistics import median
-from typing import Any
 
-from cluster import measured
+from cluster import Population, config, measured
 from rows import REPEATS, emit, in_turn, parser, row, say
 
-from parityfl.config import Config
 from parityfl.experiments.children import cores
 
 ROUNDS = 4
-Point = tuple[str, str, int, int, int]
-"""Data set, model, clients, images a client and clients a round."""
 
-POINTS: tuple[Point, ...] = (
-    ("digits", "mlp", 200, 7, 50),
-    ("digits", "mlp", 200, 7, 200),
-    ("fashion-mnist", "mlp", 10_000, 6, 200),
-    ("fashion-mnist", "mlp", 10_000, 6, 1000),
-    ("fashion-mnist", "cnn-small", 1000, 60, 50),
-    ("fashion-mnist", "cnn-small", 1000, 60, 200),
+POINTS: tuple[tuple[Population, int], ...] = (
+    (("digits", "mlp", 200, 7), 50),
+    (("digits", "mlp", 200, 7), 200),
+    (("fashion-mnist", "mlp", 10_000, 6), 200),
+    (("fashion-mnist", "mlp", 10_000, 6), 1000),
+    (("fashion-mnist", "cnn-small", 1000, 60), 50),
+    (("fashion-mnist", "cnn-small", 1000, 60), 200),
 )
+"""The population, and clients a round."""
 
 
 def main() -> None:
@@ -39,34 +36,17 @@ def main() -> None:
     options.add_argument("--repeats", type=int, default=REPEATS)
     arguments = options.parse_args()
     repeats, points = (1, POINTS[:1]) if arguments.quick else (arguments.repeats, POINTS)
-    for point in points:
-        found = in_turn({mode: partial(seconds, mode, point) for mode in ("exact", "batched")}, repeats)
-        data, model, _, samples, per_round = point
+    for population, per_round in points:
+        found = in_turn({mode: partial(seconds, mode, population, per_round) for mode in ("exact", "batched")}, repeats)
+        data, model, _, samples = population
         title = f"many at once, {data}, {model}: a round of {per_round:,} clients of {samples} images"
         emit(row(title, "s", mode, values) for mode, values in found.items())
         say(f"{title}: {found}")
 
 
-def seconds(mode: str, point: Point) -> float:
+def seconds(mode: str, population: Population, per_round: int) -> float:
     """Return how long a round of a run takes."""
-    return median(measured(config(mode, point)).seconds)
-
-
-def config(mode: str, point: Point) -> Config:
-    """Return a run on this machine."""
-    data, model, clients, samples, per_round = point
-    sections: dict[str, Any] = {
-        "method": "fedavg",
-        "data": {"name": data},
-        "model": {"name": model},
-        "population": {"clients": clients, "per_round": per_round, "samples_per_client": samples},
-        "availability": {"name": "always"},
-        "evaluation": {"every": ROUNDS},
-        "utility": {"functional": "local_gain"},
-        "rounds": {"count": ROUNDS},
-        "engine": {"mode": mode, "workers": cores()},
-    }
-    return Config(**sections)
+    return median(measured(config(population, ROUNDS, per_round, mode=mode, workers=cores())).seconds)
 
 
 if __name__ == "__main__":

@@ -157,6 +157,14 @@ def with_actors(
     return asyncio.run(main()), said
 
 
+def started(monkeypatch: pytest.MonkeyPatch) -> list[RayWorker]:
+    """Return where each worker is noted whenever it starts an actor."""
+    starts: list[RayWorker] = []
+    start = RayWorker._start
+    monkeypatch.setattr(RayWorker, "_start", lambda worker: (starts.append(worker), start(worker))[1])
+    return starts
+
+
 def test_what_a_lost_actor_had_is_done_again(cluster: Any, tmp_path: Path) -> None:
     results, said = with_actors(lambda crew: crew.gather([DieOnce(str(tmp_path / "died")), *map(Echo, range(4))]))
     assert results[0] == "alive"
@@ -170,9 +178,7 @@ def test_an_actor_that_is_lost_before_it_can_work_is_made_again_though_it_has_no
     """Else the next job would find that out and, with another one behind it, wait for the actor after it."""
     import ray
 
-    workers: list[RayWorker] = []
-    start = RayWorker._start
-    monkeypatch.setattr(RayWorker, "_start", lambda worker: (workers.append(worker), start(worker))[1])
+    workers = started(monkeypatch)
 
     async def work(crew: Crew) -> Any:
         ray.kill(workers[0]._actor)
@@ -272,9 +278,7 @@ def test_when_a_round_has_taken_too_long_only_those_at_work_are_ended(
     cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two actors sleep past the end of round 1: they are replaced, once each; the other jobs are lost without them."""
-    starts: list[RayWorker] = []
-    start = RayWorker._start
-    monkeypatch.setattr(RayWorker, "_start", lambda worker: (starts.append(worker), start(worker))[1])
+    starts = started(monkeypatch)
 
     async def work(crew: Crew) -> list[Any]:
         await crew.gather([Echo(0), Echo(1)])
