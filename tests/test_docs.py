@@ -13,10 +13,10 @@ import pytest
 from parityfl.config import Config, Part, Section
 from parityfl.core.aggregation import aggregator
 from parityfl.core.availability import availability
+from parityfl.core.columns import CLIENT_COLUMNS, ROUND_COLUMNS, SHORTFALL_COLUMNS
 from parityfl.core.objectives import objective
 from parityfl.core.presets import preset_names
 from parityfl.core.selection import selector
-from parityfl.engine.tables import CLIENT_COLUMNS, ROUND_COLUMNS, SHORTFALL_COLUMNS
 from parityfl.listing import entries
 
 ROOT = Path(__file__).parents[1]

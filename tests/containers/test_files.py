@@ -18,7 +18,7 @@ from parityfl.cli import app
 from parityfl.client.settings import parse_devices
 from parityfl.config import Config
 from parityfl.coordinator.metrics import exposition
-from parityfl.engine.tables import ROUND_COLUMNS
+from parityfl.core.columns import ROUND_COLUMNS
 from parityfl.web.certificates import Authority, device_name
 from parityfl.web.secrets import JOIN_TOKEN, OPERATOR_TOKEN
 from parityfl.web.server import bind, port_of, serving

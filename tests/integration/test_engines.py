@@ -11,11 +11,11 @@ from processes import rows
 
 from parityfl.config import Config
 from parityfl.core.aggregation import aggregator
+from parityfl.core.columns import CLIENT_COLUMNS, ROUND_COLUMNS
 from parityfl.core.objectives import objective
 from parityfl.core.presets import preset_names
 from parityfl.core.selection import selector
 from parityfl.engine.folder import RunFolder
-from parityfl.engine.tables import CLIENT_COLUMNS, ROUND_COLUMNS
 from parityfl.experiments.run import execute
 from parityfl.reporting.report import write_report
 

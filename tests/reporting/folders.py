@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from parityfl.reporting.load import CLIENT_COLUMNS, ROUND_COLUMNS
+from parityfl.core.columns import CLIENT_COLUMNS, ROUND_COLUMNS
 
 CLIENTS, ROUNDS, WANTED = 6, 8, 2
 

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from parityfl.core import fairness
-from parityfl.engine.tables import CLIENT_COLUMNS, ROUND_COLUMNS, SHORTFALL_COLUMNS
-from parityfl.reporting import load
+from parityfl.core.columns import CLIENT_COLUMNS, ROUND_COLUMNS, SHORTFALL_COLUMNS
 from parityfl.reporting.compare import METRICS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -26,12 +25,6 @@ def test_every_column_is_defined():
     assert set(ROUND_COLUMNS) <= defined_in(1)
     assert set(CLIENT_COLUMNS) <= defined_in(2)
     assert set(SHORTFALL_COLUMNS) <= defined_in(5)
-
-
-def test_reports_read_what_runs_write():
-    assert tuple(load.ROUND_COLUMNS) == ROUND_COLUMNS
-    assert tuple(load.CLIENT_COLUMNS) == CLIENT_COLUMNS
-    assert tuple(load.SHORTFALL_COLUMNS) == SHORTFALL_COLUMNS
 
 
 def test_every_figure_of_the_comparison_is_described():

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
+from parityfl.core.columns import SHORTFALL_COLUMNS
 from parityfl.reporting import method_figures
 from parityfl.reporting.compare import compare
 from parityfl.reporting.drawing import clients_on, settled
@@ -24,7 +25,7 @@ from parityfl.reporting.figures import (
     parity,
     shortfall,
 )
-from parityfl.reporting.load import SHORTFALL_COLUMNS, RunData, load_run
+from parityfl.reporting.load import RunData, load_run
 from parityfl.reporting.method_figures import (
     METHOD_FIGURES,
     accuracy_by_method,

@@ -7,16 +7,9 @@ import polars as pl
 import pytest
 from folders import CLIENTS, ROUNDS, register_late, write_run
 
+from parityfl.core.columns import CLIENT_COLUMNS, ROUND_COLUMNS
 from parityfl.core.errors import FolderError
-from parityfl.reporting.load import (
-    CLIENT_COLUMNS,
-    NO_SUMMARY,
-    ROUND_COLUMNS,
-    RunData,
-    find_runs,
-    find_unfinished,
-    load_run,
-)
+from parityfl.reporting.load import NO_SUMMARY, RunData, find_runs, find_unfinished, load_run
 
 
 def test_columns_have_their_types(run: RunData):

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from parityfl.config import Data
-from parityfl.core.errors import FleetError, FolderError
+from parityfl.core.errors import FleetError, FolderError, first_line
 from parityfl.files import replace_file
 from parityfl.web.secrets import writing
 from parityfl.wire.schemas import DataFormat, Registration
@@ -113,8 +113,9 @@ def read_agreement(path: Path) -> Agreement | None:
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        reason = str(error).partition("\n")[0]
-        raise FolderError(f"{path} cannot be read ({reason}): restore it, or start the run in a new folder") from None
+        raise FolderError(
+            f"{path} cannot be read ({first_line(error)}): restore it, or start the run in a new folder"
+        ) from None
 
 
 def write_agreement(path: Path, agreement: Agreement, *, durable: bool) -> None:

@@ -15,6 +15,7 @@ import aiohttp
 import httpx
 from yarl import URL
 
+from parityfl.core.errors import first_line
 from parityfl.web.keepalive import keep_alive
 from parityfl.web.server import IDLE_S
 
@@ -120,4 +121,4 @@ def _content(request: httpx.Request) -> bytes | httpx.AsyncByteStream | None:
 
 
 def _as_httpx(error: aiohttp.ClientError) -> httpx.TransportError:
-    return httpx.TransportError(str(error) or type(error).__name__)
+    return httpx.TransportError(first_line(error))

@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
-from parityfl.core.errors import FolderError
+from parityfl.core.errors import FolderError, first_line
 from parityfl.web.secrets import make_folder, write_secret, writing
 from parityfl.wire.schemas import DeviceId, Sha256
 from parityfl.wire.signing import KeyPair, fingerprint
@@ -108,9 +108,8 @@ class Enrolment:
         except FileNotFoundError:
             self._devices, self._stamp = {}, None
         except (OSError, ValidationError) as error:
-            reason = str(error).partition("\n")[0]
             raise FolderError(
-                f"{self._path} cannot be read ({reason}): restore it, or remove it to begin anew"
+                f"{self._path} cannot be read ({first_line(error)}): restore it, or remove it to begin anew"
             ) from None
         return self._devices
 

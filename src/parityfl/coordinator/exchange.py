@@ -11,7 +11,7 @@ from math import nan
 import httpx
 
 from parityfl.coordinator.answer import Answer
-from parityfl.core.errors import PayloadError, UnusableError
+from parityfl.core.errors import PayloadError, UnusableError, first_line
 from parityfl.core.types import Outcome, Update
 from parityfl.engine.fleet import Reply
 from parityfl.web.problems import detail_of
@@ -55,7 +55,7 @@ class Exchange:
             self.client,
             outcome,
             update,
-            _first_line(reason),
+            _shortened(reason),
             latency_s=self.clock() - self.began,
             bytes_up=self.bytes_up,
             bytes_down=self.bytes_down,
@@ -72,7 +72,7 @@ class Exchange:
         if self.loss:
             return self.reply(Outcome.UNREACHABLE, self.loss)
         if self.trouble:
-            return self.reply(Outcome.UNREACHABLE, f"{_first_line(self.trouble)[:150]}, for {seconds:g} s")
+            return self.reply(Outcome.UNREACHABLE, f"{_shortened(self.trouble)[:150]}, for {seconds:g} s")
         return self.reply(Outcome.TIMED_OUT, f"no reply within train_timeout_s = {seconds:g} s")
 
     def failed(self, error: Exception) -> Reply:
@@ -80,15 +80,10 @@ class Exchange:
         if isinstance(error, PayloadError):
             return self.reply(Outcome.INVALID, str(error), reproducible=isinstance(error, UnusableError))
         if isinstance(error, httpx.TransportError):
-            return self.reply(Outcome.UNREACHABLE, told(error))
+            return self.reply(Outcome.UNREACHABLE, first_line(error))
         log.error("asking client %d failed", self.client, exc_info=error)
-        return self.reply(Outcome.FAILED, told(error))
+        return self.reply(Outcome.FAILED, first_line(error))
 
 
-def told(error: Exception) -> str:
-    """Return what an error says; some say nothing."""
-    return str(error) or type(error).__name__
-
-
-def _first_line(text: str) -> str:
+def _shortened(text: str) -> str:
     return text.partition("\n")[0][:200]

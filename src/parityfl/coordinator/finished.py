@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from math import nan
 
 from parityfl.core.arrays import Layout, model_hash
+from parityfl.core.columns import ROUND_COLUMNS
 from parityfl.core.errors import FolderError
 from parityfl.core.types import Vector
 from parityfl.engine.folder import RunFolder
-from parityfl.engine.tables import ROUND_COLUMNS
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from parityfl.config import Config
 from parityfl.coordinator.answer import Answer
 from parityfl.coordinator.closing import Closing
 from parityfl.coordinator.devices import MAX_CONNECTIONS, Devices
-from parityfl.coordinator.exchange import Exchange, told
+from parityfl.coordinator.exchange import Exchange
 from parityfl.coordinator.packing import Forms, PackedTask
 from parityfl.coordinator.registry import LOOKS, Member, Registry
 from parityfl.core.arrays import Layout
-from parityfl.core.errors import FolderError, ParityflError, PayloadError, UnfinishedError, UnusableError
+from parityfl.core.errors import FolderError, ParityflError, PayloadError, UnfinishedError, UnusableError, first_line
 from parityfl.core.screening import fault_of
 from parityfl.core.types import AvailabilityProcess, Outcome, Update, Vector
 from parityfl.engine.fleet import Facts, Late, Presence, Reply, TrainTask
@@ -318,7 +318,7 @@ class HttpFleet:
                 member = self.registry.at(exchange.client)
                 answer = await self.devices.ask(member, "/train", payload, max(limit, _BODY_LIMIT_OF_ERRORS))
             except httpx.TransportError as error:
-                exchange.trouble = told(error)
+                exchange.trouble = first_line(error)
                 if not self.virtual:
                     raise
             else:

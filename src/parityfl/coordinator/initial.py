@@ -11,7 +11,7 @@ from parityfl.coordinator.answer import Answer
 from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.registry import Member
 from parityfl.core.arrays import Layout
-from parityfl.core.errors import PayloadError, UnfinishedError
+from parityfl.core.errors import PayloadError, UnfinishedError, first_line
 from parityfl.core.types import Vector
 from parityfl.wire.aside import aside
 from parityfl.wire.digests import model_digest
@@ -40,7 +40,7 @@ async def initial_model(fleet: HttpFleet) -> tuple[Layout, Vector]:
                     async with exchange.patience:
                         return await _model_of(fleet, member)
             except (httpx.TransportError, PayloadError, TimeoutError) as error:
-                log.warning("%s does not give the initial model: %s", member.device_id, error or type(error).__name__)
+                log.warning("%s does not give the initial model: %s", member.device_id, first_line(error))
         await asyncio.sleep(rounds.heartbeat_s)
     raise UnfinishedError(
         f"no device has given the initial model in {rounds.max_idle_rounds} heartbeats (rounds.max_idle_rounds): the "

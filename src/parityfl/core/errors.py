@@ -12,6 +12,15 @@
 What goes wrong with one client in one round is no exception: it is an `Outcome` with a reason.
 """
 
+MAX_LINE = 200
+"""Characters of what a foreign exception says that go into a line of ours."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an exception says, its first line; its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:MAX_LINE] if lines else type(error).__name__
+
 
 class ParityflError(Exception):
     """Base of every error that is meant for the user: the message names the value and the remedy."""

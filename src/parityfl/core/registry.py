@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
-from parityfl.core.errors import ConfigError
+from parityfl.core.errors import ConfigError, first_line
 
 T = TypeVar("T")
 
@@ -110,9 +110,9 @@ class Registry(Generic[T]):
             self._add(point.name, point.load())
         except Exception as error:  # whatever the import of a stranger's module raises
             owner = f"of package {point.dist.name} {point.dist.version}" if point.dist else f"({point.value})"
-            reason = str(error).partition("\n")[0] or type(error).__name__
             self._faults[point.name] = (
-                f"{self.kind} {point.name!r} {owner} cannot be used: {reason}; repair or uninstall the package"
+                f"{self.kind} {point.name!r} {owner} cannot be used: {first_line(error)}; "
+                "repair or uninstall the package"
             )
 
 

@@ -15,9 +15,10 @@ from uuid import uuid4
 from safetensors import SafetensorError, safe_open
 
 from parityfl.core.arrays import Layout
+from parityfl.core.columns import CLIENT_COLUMNS, ROUND_COLUMNS, SHORTFALL_COLUMNS, UNHASHED
 from parityfl.core.errors import FolderError, ParityflError
 from parityfl.core.types import Vector
-from parityfl.engine.tables import CLIENT_COLUMNS, ROUND_COLUMNS, SHORTFALL_COLUMNS, UNHASHED, header
+from parityfl.engine.tables import header
 from parityfl.files import file_in_the_way, replace_file
 
 TABLES = {"rounds": ROUND_COLUMNS, "clients": CLIENT_COLUMNS}

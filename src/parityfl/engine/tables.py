@@ -1,53 +1,24 @@
-"""The rows of rounds.csv and clients.csv: which columns, in which order, and how a number is written."""
+"""The lines of a run's tables (core/columns.py): what stands in each column, and how a number is written."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from parityfl.core.columns import CLIENT_COLUMNS, ROUND_COLUMNS
 from parityfl.core.fairness import availability_interval, ratio
 from parityfl.core.ledger import OUTCOME_CODES, Ledger, RoundRecord
 from parityfl.core.rounds import staleness
 from parityfl.core.shortfall import shortfall
 
-ROUND_COLUMNS = (
-    "round", "time_s", "num_available", "num_selected", "num_participated", "num_late", "num_failed", "deadline_s",
-    "global_accuracy", "global_loss", "mean_client_accuracy", "worst10_client_accuracy", "accuracy_jain",
-    "weighted_client_accuracy", "client_accuracy_std", "weighted_client_accuracy_std", "mean_personal_accuracy",
-    "worst10_personal_accuracy",
-    "utility_cv", "utility_jain", "utility_gini", "worst10_normalized_utility", "selection_gap",
-    "conditional_selection_gap", "participation_gini", "label_coverage", "label_kl", "unseen_label_rate",
-    "low_availability_accuracy", "ema_global_accuracy", "net_gain_cv", "credited_to_net", "bytes_down", "bytes_up",
-    "select_s", "train_s", "aggregate_s", "evaluate_s", "round_s", "rss_bytes",
-)  # fmt: skip
-"""The columns of rounds.csv; docs/metrics.md defines each."""
-
-CLIENT_COLUMNS = (
-    "round", "client_id", "available", "selected", "participated", "outcome", "availability_true",
-    "availability_estimate", "availability_low", "availability_high", "inclusion_probability", "loss_gain",
-    "accuracy_gain", "local_gain", "utility", "normalized_utility", "eval_loss", "eval_accuracy", "local_loss_before",
-    "local_loss_after", "num_samples", "staleness", "surrogate_weight", "personal_accuracy", "latency_s", "bytes_up",
-    "bytes_down",
-)  # fmt: skip
-"""The columns of clients.csv; docs/metrics.md defines each."""
-
-SHORTFALL_COLUMNS = (
-    "client_id", "rounds", "available", "selected", "participated", "late", "utility", "share", "shortfall",
-    "physical", "scheduling", "execution", "learning",
-)  # fmt: skip
-"""The columns of shortfall.csv; docs/metrics.md defines each."""
-
-UNHASHED = ("latency_s", "bytes_up", "bytes_down")
-"""Columns that depend on the machine and the wire; `ledger_hash` leaves them out. They are the last ones."""
-
-COUNTS = ("num_samples", "staleness", "bytes_up", "bytes_down")
-"""Columns of clients.csv that are whole numbers where they are known."""
-
 Values = NDArray[np.generic]
 
+_MEASURED = tuple(CLIENT_COLUMNS)[2:]
+"""Columns of clients.csv but for the round and the client's name."""
 
-def header(columns: Sequence[str]) -> str:
+
+def header(columns: Iterable[str]) -> str:
     """Return the first line of a table."""
     return ",".join(columns) + "\n"
 
@@ -67,7 +38,7 @@ def client_lines(record: RoundRecord, ledger: Ledger, device_ids: Sequence[str])
     here = np.flatnonzero(record.registered)
     columns = _client_columns(record, ledger)
     cells = [[str(record.round)] * len(here), [device_ids[index] for index in here.tolist()]]
-    cells += [_texts(name, np.asarray(columns[name])[here]) for name in CLIENT_COLUMNS[2:]]
+    cells += [_texts(name, np.asarray(columns[name])[here]) for name in _MEASURED]
     return lines(cells)
 
 
@@ -107,11 +78,11 @@ def _client_columns(record: RoundRecord, ledger: Ledger) -> dict[str, Values]:
         "normalized_utility": ledger.normalized_utility,
         "staleness": staleness(ledger),
     }
-    return derived | {name: getattr(record, name) for name in CLIENT_COLUMNS[2:] if name not in derived}
+    return derived | {name: getattr(record, name) for name in _MEASURED if name not in derived}
 
 
 def _texts(name: str, values: Values) -> list[str]:
-    if values.dtype == np.bool_ or name in COUNTS:
+    if CLIENT_COLUMNS[name] is int:
         return ["" if math.isnan(value) else str(int(value)) for value in values.tolist()]
     return [text(value) for value in values.tolist()]
 

@@ -7,6 +7,7 @@ from time import perf_counter
 from traceback import clear_frames
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
+from parityfl.core.errors import first_line
 from parityfl.core.types import BoolArray, FloatArray, Update, Vector
 from parityfl.experiments.shared import Board
 from parityfl.training.holdings import PartName
@@ -172,7 +173,7 @@ def perform(job: Job[R], bench: Workbench, board: Board) -> R:
         if not _is_short_of_memory(error):
             raise
         clear_frames(error.__traceback__)  # the error holds what the job had: whoever goes on needs that memory
-        raise MemoryError(str(error).partition("\n")[0]) from None
+        raise MemoryError(first_line(error)) from None
 
 
 def _is_short_of_memory(error: Exception) -> bool:

@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from parityfl.config import Config
-from parityfl.core.errors import ConfigError, FleetError
+from parityfl.core.errors import ConfigError, FleetError, first_line
 from parityfl.core.types import Vector
 from parityfl.experiments.children import cores
 from parityfl.experiments.crew import CHANCES, PATIENCE, Crew, Say, ThisProcess, WorkerLostError
@@ -81,7 +81,7 @@ def connected(address: str | None) -> Iterator[Any]:
             ray.init(address=address or "local", log_to_driver=False, logging_level="error", **here)
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
             raise FleetError(
-                f"engine.address (suite: --ray) = {address!r}: no Ray cluster answers there ({_line(error)}); "
+                f"engine.address (suite: --ray) = {address!r}: no Ray cluster answers there ({first_line(error)}); "
                 "give HOST:PORT, ray://HOST:PORT or auto, start a cluster with `ray start --head`, or leave it out"
             ) from None
     try:
@@ -312,7 +312,7 @@ class RayWorker:
                     except self._deaths as error:
                         lost += 1
                         if lost > PATIENCE:
-                            raise _NoPlaceError(_line(error)) from None
+                            raise _NoPlaceError(first_line(error)) from None
                     self._end()
                     self._make()
         except TimeoutError:
@@ -320,7 +320,7 @@ class RayWorker:
 
     def _loss(self, ready: asyncio.Task[Any], job: Job[R], error: Exception) -> WorkerLostError:
         """Replace the lost actor, once for all jobs that it had; the job is done again while there is time."""
-        reason = f"its Ray actor was lost ({_line(error)})"
+        reason = f"its Ray actor was lost ({first_line(error)})"
         if ready is self._ready and not self._closed:
             self._losses += 1
             self._end()
@@ -351,8 +351,3 @@ def _seen(task: asyncio.Task[Any]) -> None:
     """Take note of a failure to start, which whoever waits for the actor is told."""
     if not task.cancelled():
         task.exception()
-
-
-def _line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__

@@ -19,7 +19,7 @@ from typing import IO, Any, Protocol
 import psutil
 
 from parityfl.config import Config, read_file, resolve
-from parityfl.core.errors import ConfigError, FolderError
+from parityfl.core.errors import ConfigError, FolderError, first_line
 from parityfl.core.machine import available_memory
 from parityfl.engine.folder import RunFolder, disk_errors, is_empty
 from parityfl.experiments.children import cores
@@ -258,7 +258,7 @@ async def _outcome(cell: Cell, folder: Path, scratch: Path, watcher: Watcher, la
     try:
         return Result(cell, failure=await _run_cell(cell, folder, scratch, watcher, launch))
     except (OSError, EOFError) as error:  # the latter where the process from which cells are forked is gone
-        return Result(cell, failure=f"it could not be run ({str(error) or type(error).__name__})")
+        return Result(cell, failure=f"it could not be run ({first_line(error)})")
 
 
 async def _run_cell(cell: Cell, folder: Path, scratch: Path, watcher: Watcher, launch: Launch) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from parityfl.config import Config
+from parityfl.core.errors import first_line
 from parityfl.experiments.children import let_go_first
 from parityfl.experiments.crew import PATIENCE, WorkerLostError
 from parityfl.experiments.forking import context, leave_with_parent, open_server, start
@@ -185,7 +186,7 @@ class _Life:
         try:
             await asyncio.to_thread(self._start, theirs)
         except Exception as error:  # whatever it is, no job has brought it about
-            self.unstarted = f"its worker process could not be started ({str(error) or type(error).__name__})"
+            self.unstarted = f"its worker process could not be started ({first_line(error)})"
             theirs.close()
 
     def _start(self, theirs: Connection[Any, Any]) -> None:

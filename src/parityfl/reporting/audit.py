@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from rich.table import Table
 
-from parityfl.core.errors import DataError
+from parityfl.core.errors import DataError, first_line
 from parityfl.core.fairness import parity_figures
 from parityfl.reporting.coabsence import co_absence
 from parityfl.reporting.tables import number
@@ -165,7 +165,7 @@ def _read(path: Path) -> pl.DataFrame:
     except UnicodeDecodeError:
         raise DataError(f"cannot read the log {path}: it is not UTF-8 text; save it as UTF-8") from None
     except pl.exceptions.PolarsError as error:
-        reason = _ragged(written) or str(error).splitlines()[0]
+        reason = _ragged(written) or first_line(error)
         raise DataError(f"{path} is no CSV file with a header and rows: {reason}") from None
     header = next(csv.reader(StringIO(written, newline=None)))
     twice = next((name for name, times in Counter(header).items() if times > 1), None)

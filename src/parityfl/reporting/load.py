@@ -8,99 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from parityfl.core.errors import FolderError
-
-ROUND_COLUMNS: dict[str, type[pl.DataType]] = {
-    "round": pl.Int64,
-    "time_s": pl.Float64,
-    "num_available": pl.Int64,
-    "num_selected": pl.Int64,
-    "num_participated": pl.Int64,
-    "num_late": pl.Int64,
-    "num_failed": pl.Int64,
-    "deadline_s": pl.Float64,
-    "global_accuracy": pl.Float64,
-    "global_loss": pl.Float64,
-    "mean_client_accuracy": pl.Float64,
-    "worst10_client_accuracy": pl.Float64,
-    "accuracy_jain": pl.Float64,
-    "weighted_client_accuracy": pl.Float64,
-    "client_accuracy_std": pl.Float64,
-    "weighted_client_accuracy_std": pl.Float64,
-    "mean_personal_accuracy": pl.Float64,
-    "worst10_personal_accuracy": pl.Float64,
-    "utility_cv": pl.Float64,
-    "utility_jain": pl.Float64,
-    "utility_gini": pl.Float64,
-    "worst10_normalized_utility": pl.Float64,
-    "selection_gap": pl.Float64,
-    "conditional_selection_gap": pl.Float64,
-    "participation_gini": pl.Float64,
-    "label_coverage": pl.Float64,
-    "label_kl": pl.Float64,
-    "unseen_label_rate": pl.Float64,
-    "low_availability_accuracy": pl.Float64,
-    "ema_global_accuracy": pl.Float64,
-    "net_gain_cv": pl.Float64,
-    "credited_to_net": pl.Float64,
-    "bytes_down": pl.Int64,
-    "bytes_up": pl.Int64,
-    "select_s": pl.Float64,
-    "train_s": pl.Float64,
-    "aggregate_s": pl.Float64,
-    "evaluate_s": pl.Float64,
-    "round_s": pl.Float64,
-    "rss_bytes": pl.Int64,
-}
-"""The columns of rounds.csv and their types."""
-
-CLIENT_COLUMNS: dict[str, type[pl.DataType]] = {
-    "round": pl.Int64,
-    "client_id": pl.String,
-    "available": pl.Int64,
-    "selected": pl.Int64,
-    "participated": pl.Int64,
-    "outcome": pl.String,
-    "availability_true": pl.Float64,
-    "availability_estimate": pl.Float64,
-    "availability_low": pl.Float64,
-    "availability_high": pl.Float64,
-    "inclusion_probability": pl.Float64,
-    "loss_gain": pl.Float64,
-    "accuracy_gain": pl.Float64,
-    "local_gain": pl.Float64,
-    "utility": pl.Float64,
-    "normalized_utility": pl.Float64,
-    "eval_loss": pl.Float64,
-    "eval_accuracy": pl.Float64,
-    "local_loss_before": pl.Float64,
-    "local_loss_after": pl.Float64,
-    "num_samples": pl.Int64,
-    "staleness": pl.Int64,
-    "surrogate_weight": pl.Float64,
-    "personal_accuracy": pl.Float64,
-    "latency_s": pl.Float64,
-    "bytes_up": pl.Int64,
-    "bytes_down": pl.Int64,
-}
-"""The columns of clients.csv and their types."""
-
-SHORTFALL_COLUMNS: dict[str, type[pl.DataType]] = {
-    "client_id": pl.String,
-    "rounds": pl.Int64,
-    "available": pl.Int64,
-    "selected": pl.Int64,
-    "participated": pl.Int64,
-    "late": pl.Int64,
-    "utility": pl.Float64,
-    "share": pl.Float64,
-    "shortfall": pl.Float64,
-    "physical": pl.Float64,
-    "scheduling": pl.Float64,
-    "execution": pl.Float64,
-    "learning": pl.Float64,
-}
-"""The columns of shortfall.csv and their types."""
+from parityfl.core.columns import CLIENT_COLUMNS, ROUND_COLUMNS, SHORTFALL_COLUMNS, Columns
+from parityfl.core.errors import FolderError, first_line
 
 OPTIONAL = (
     "personal_accuracy",
@@ -244,17 +153,16 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     return value
 
 
-def _read_csv(folder: Path, name: str, columns: dict[str, type[pl.DataType]]) -> pl.DataFrame:
+def _read_csv(folder: Path, name: str, columns: Columns) -> pl.DataFrame:
     """Read a CSV file without its last line where that is torn; columns that are not ours keep the type they show."""
     content = _read_bytes(folder, name)
     whole_lines = content[: content.rfind(b"\n") + 1]
     # Integers pass through floats, so that 3 and 3.0 are the same count.
-    reading = {column: pl.String if kind is pl.String else pl.Float64 for column, kind in columns.items()}
+    reading = {column: pl.String if kind is str else pl.Float64 for column, kind in columns.items()}
     try:
         frame = pl.read_csv(BytesIO(whole_lines), schema_overrides=reading)
     except pl.exceptions.PolarsError as error:
-        reason = str(error).splitlines()[0]
-        raise FolderError(f"{folder / name} cannot be read: {reason}") from None
+        raise FolderError(f"{folder / name} cannot be read: {first_line(error)}") from None
     absent = [column for column in columns if column not in frame.columns]
     required = [column for column in absent if column not in OPTIONAL]
     if required:

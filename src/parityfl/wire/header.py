@@ -18,7 +18,7 @@ from ml_dtypes import bfloat16
 from numpy.typing import DTypeLike
 
 from parityfl.core.arrays import Layout
-from parityfl.core.errors import PayloadError
+from parityfl.core.errors import PayloadError, first_line
 from parityfl.core.rounding import Carry
 from parityfl.core.types import Vector
 from parityfl.wire.schemas import Dtype
@@ -190,8 +190,7 @@ def _fields(header: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(str(header, "utf-8"), object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
-        reason = str(error).partition("\n")[0][:100]
-        raise PayloadError(f"this is no safetensors document: its header is no JSON ({reason})") from None
+        raise PayloadError(f"this is no safetensors document: its header is no JSON ({first_line(error)})") from None
     if not isinstance(fields, dict):
         raise PayloadError("this is no safetensors document: its header is no JSON object")
     return fields

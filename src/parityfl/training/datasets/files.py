@@ -11,7 +11,7 @@ from pathlib import Path
 
 import platformdirs
 
-from parityfl.core.errors import DataError
+from parityfl.core.errors import DataError, first_line
 
 DOWNLOAD_TIMEOUT_S = 20.0
 
@@ -70,9 +70,8 @@ def download(name: str, files: Sequence[RemoteFile], fetch: Fetch | None = None)
                 (fetch or torchvision_fetch)(file, Path(scratch))
                 os.replace(Path(scratch) / file.name, folder / file.name)
     except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"data set {name!r} is not on this machine and cannot be downloaded ({reason}): put "
+            f"data set {name!r} is not on this machine and cannot be downloaded ({first_line(error)}): put "
             f"{', '.join(file.name for file in files)} into {folder}, or name their folder in data.root or "
             "$PARITYFL_DATA"
         ) from None

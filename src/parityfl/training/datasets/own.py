@@ -14,7 +14,7 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from parityfl.core.errors import DataError
+from parityfl.core.errors import DataError, first_line
 from parityfl.core.types import MAX_CLASS_NAME, MAX_LABELS, IntArray
 from parityfl.training.datasets.base import Dataset, DatasetSource, Images, dataset
 
@@ -149,7 +149,7 @@ def _read_image(path: Path) -> NDArray[np.uint8]:
                 raise DataError(f"{path} has pixels of mode {mode!r}: save it as 8-bit grey or RGB")
             pixels = np.asarray(image.convert("L" if mode in GREY_MODES else "RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as an image ({_line(error)}): repair or remove it") from None
+        raise DataError(f"{path} cannot be read as an image ({first_line(error)}): repair or remove it") from None
     return np.atleast_3d(pixels).transpose(2, 0, 1)
 
 
@@ -163,7 +163,7 @@ def _from_arrays(path: Path) -> OwnData:
         content = _READERS[path.suffix](path)
     except Exception as error:  # whatever its archive, its compression or its headers raise where they are damaged
         raise DataError(
-            f"{path} cannot be read ({_line(error)}): it must hold arrays images and labels, no pickled objects"
+            f"{path} cannot be read ({first_line(error)}): it must hold arrays images and labels, no pickled objects"
         ) from None
     images, labels = _checked_images(path, content["images"]), _checked_labels(path, content["labels"])
     if len(images) != len(labels) or len(labels) == 0:
@@ -253,7 +253,3 @@ def _checked_classes(path: Path, names: object) -> tuple[str, ...]:
 def _is_name(text: str) -> bool:
     """Whether a text can be sent as a class's name; what is no Unicode, such as half of a pair, cannot."""
     return 0 < len(text) <= MAX_CLASS_NAME and text.encode(errors="ignore").decode() == text
-
-
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).partition("\n")[0][:200]
