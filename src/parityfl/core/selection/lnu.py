@@ -76,7 +76,12 @@ class LeastNormalisedUtility(Selector):
             value = getattr(self, key)
             require(0 <= value < math.inf, key, value, "give a number of 0 or more")
         high = self.credit_high
-        require(high > 0 and high >= self.credit_low, "credit_high", high, "give more than 0, no less than credit_low")
+        require(
+            high > 0 and high >= self.credit_low,
+            "credit_high",
+            high,
+            f"give more than 0, no less than credit_low = {self.credit_low:g}",
+        )
         require(self.half_life is None or self.half_life > 0, "half_life", self.half_life, "give rounds, or none")
         strict = self.strict
         require(strict is None or 0 <= strict < math.inf, "strict", strict, "give a number of 0 or more, or none")
