@@ -1,9 +1,13 @@
-"""Files that are replaced in one step: whoever reads one finds it as it was or as it is to be, and never half of it."""
+"""Files: replaced in one step, so that whoever reads one finds it whole, and one line where the disk refuses."""
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+from parityfl.core.errors import FolderError, ParityflError
 
 _NOT_SYNCED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
 """What file systems say that do not sync folders."""
@@ -38,6 +42,20 @@ def replace_file(path: Path, data: bytes, mode: int = 0o666, *, durable: bool = 
         raise
     if durable:
         _sync_folder(path.parent)
+
+
+@contextmanager
+def writing(
+    what: Path | str,
+    kind: type[ParityflError] = FolderError,
+    *,
+    remedy: str = "make room, or let this process write there",
+) -> Iterator[None]:
+    """Turn what the disk refuses inside into one line, an error of this `kind`, that names `what` and a remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{what} cannot be written ({error.strerror or error}): {remedy}") from error
 
 
 def file_in_the_way(folder: Path) -> Path | None:

@@ -526,7 +526,7 @@ def test_a_device_whose_place_cannot_be_kept_is_not_here(tmp_path: Path, caplog:
     async def main() -> None:
         roster = tmp_path / "full" / "roster.json"
         async with coordinating(small_config(rounds={"clock": "wall"}), roster=roster) as rig:
-            assert_problem(await rig.register("phone"), 500, "roster.json cannot be written: No such file")
+            assert_problem(await rig.register("phone"), 500, "roster.json cannot be written (No such file")
             assert (len(rig.coordinator.registry), rig.coordinator.registry.roster) == (0, {})
             assert [r.message for r in caplog.records if r.levelname == "ERROR" and "roster.json" in r.message]
             roster.parent.mkdir()

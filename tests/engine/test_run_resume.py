@@ -371,7 +371,7 @@ def test_a_configuration_that_cannot_be_opened_is_one_line(tmp_path):
         async with folder.locked():
             pass
 
-    with pytest.raises(FolderError, match=r"run cannot be written \(No such file or directory\): mend that"):
+    with pytest.raises(FolderError, match=r"run cannot be written \(No such file or directory\): make room or"):
         asyncio.run(lock())
 
 

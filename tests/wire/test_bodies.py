@@ -188,7 +188,7 @@ def test_a_vector_that_waits_lies_in_a_file_if_it_is_large(size: int, tmp_path: 
     assert np.shares_memory(waiting, vector) == (0 < vector.nbytes <= SMALL_BYTES)
     assert list(tmp_path.iterdir()) == []
     if vector.nbytes > SMALL_BYTES:
-        with pytest.raises(UnfinishedError, match="gone cannot take a body"):
+        with pytest.raises(UnfinishedError, match="gone cannot be written"):
             Bodies(tmp_path / "gone").lay_aside(vector, bytearray(8))
 
 
@@ -201,7 +201,7 @@ def test_a_vector_that_is_a_view_waits_where_its_body_is(tmp_path: Path) -> None
 def test_a_folder_that_takes_nothing_is_named(tmp_path: Path) -> None:
     bodies = Bodies(tmp_path / "gone", buffered=0)
     kept = read(bodies, content(LARGE), LARGE)
-    with pytest.raises(UnfinishedError, match="gone cannot take a body"):
+    with pytest.raises(UnfinishedError, match="gone cannot be written"):
         read(bodies, content(LARGE), LARGE)
     assert len(kept.content) == LARGE
 

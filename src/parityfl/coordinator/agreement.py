@@ -11,8 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from parityfl.config import Data
 from parityfl.core.errors import FleetError, FolderError, first_line
-from parityfl.files import replace_file
-from parityfl.web.secrets import writing
+from parityfl.files import replace_file, writing
 from parityfl.wire.schemas import DataFormat, Registration
 
 

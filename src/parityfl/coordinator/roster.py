@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from parityfl.core.errors import FolderError
-from parityfl.files import replace_file
-from parityfl.web.secrets import writing
+from parityfl.files import replace_file, writing
 
 
 def read_roster(path: Path) -> dict[int, str]:

@@ -1,12 +1,12 @@
 """A run's folder: its files, who may write into it, and how it is brought back to the state of a checkpoint."""
 
 import asyncio
-import errno
 import fcntl
 import json
 import os
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 
 from parityfl.core.arrays import Layout
 from parityfl.core.columns import CLIENT_COLUMNS, ROUND_COLUMNS, SHORTFALL_COLUMNS, UNHASHED
-from parityfl.core.errors import FolderError, ParityflError
+from parityfl.core.errors import FolderError
 from parityfl.core.types import Vector
 from parityfl.engine.tables import header
-from parityfl.files import file_in_the_way, replace_file
+from parityfl.files import file_in_the_way, replace_file, writing
 
 TABLES = {"rounds": ROUND_COLUMNS, "clients": CLIENT_COLUMNS}
 
@@ -30,6 +30,10 @@ LOCK_PATIENCE_S = 10.0
 """How long to wait for another process that writes into the folder: one that was killed may still be on its way out."""
 
 LOCK_PAUSE_S = 0.1
+
+disk_errors = partial(writing, remedy="make room or mend that, and go on with --resume, or choose another --out")
+"""Turns what the disk refuses of a run into one line."""
+
 CHUNK = 1 << 20
 
 _LENGTH_BYTES = 8
@@ -193,11 +197,9 @@ class RunFolder:
 
         The rest is for whoever has the lock.
         """
-        try:
+        with writing(f"output folder {self.path}", remedy="choose another --out"):
             self.path.mkdir(parents=True, exist_ok=True)
             return _write_once(self.path / "config.json", json.dumps(document, indent=2) + "\n")
-        except OSError as error:
-            raise FolderError(f"output folder {self.path} cannot be written: {error.strerror or error}") from error
 
     def _check_same(self, document: Mapping[str, Any]) -> None:
         try:
@@ -299,7 +301,8 @@ def is_empty(path: Path, apart_from: Collection[str] = ()) -> bool:
         fault = "is a file" if file == path else f"cannot be made, because {file} is a file"
         raise FolderError(f"output folder {path} {fault}: choose another --out") from None
     except OSError as error:
-        raise FolderError(f"output folder {path} cannot be read ({error.strerror}): choose another --out") from None
+        reason = error.strerror or error
+        raise FolderError(f"output folder {path} cannot be read ({reason}): choose another --out") from None
 
 
 def _document(tensors: Mapping[str, Vector], metadata: Mapping[str, str]) -> bytes:
@@ -350,18 +353,3 @@ def _differences(left: Mapping[str, Any], right: Mapping[str, Any], prefix: str 
             yield from _differences(ours, theirs, f"{prefix}{key}.")
         elif ours != theirs:
             yield f"{prefix}{key}"
-
-
-@contextmanager
-def disk_errors(path: Path, kind: type[ParityflError] = FolderError) -> Iterator[None]:
-    """Turn what the disk refuses into one line."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        remedy = (
-            "make room and go on with --resume"
-            if full
-            else "mend that and go on with --resume, or choose another --out"
-        )
-        raise kind(f"{path} cannot be written ({error.strerror or error}): {remedy}") from error

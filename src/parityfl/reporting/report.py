@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from parityfl.core.errors import FolderError
 from parityfl.core.presets import method_label
-from parityfl.files import replace_file
+from parityfl.files import replace_file, writing
 from parityfl.reporting.coabsence import co_absence
 from parityfl.reporting.compare import Comparison, compare, last_known, unfinished
 from parityfl.reporting.figures import END_FIGURES, RUN_FIGURES
@@ -69,13 +68,15 @@ def write_comparison(folder: Path, notes: Sequence[str] = ()) -> tuple[Path, Com
     else:
         runs, comparison = compare_below(folder, notes)
         page = comparison_page(folder, runs, comparison, _report_of)
-    with _disk_errors(folder / "table.csv") as file:
-        write_csv(comparison, file)
-    with _disk_errors(folder / "table.md") as file:
-        write_markdown(comparison, file)
-    with _disk_errors(folder / REPORT) as file:  # the last one: where it is newer than the run, nothing is missing
-        replace_file(file, page.encode(), shared=True)
-    return folder / REPORT, comparison
+    csv, markdown, report = folder / "table.csv", folder / "table.md", folder / REPORT
+    remedy = f"make room for it, or the folder writable, and run parityfl report {quote(str(folder))}"
+    with writing(csv, remedy=remedy):
+        write_csv(comparison, csv)
+    with writing(markdown, remedy=remedy):
+        write_markdown(comparison, markdown)
+    with writing(report, remedy=remedy):  # the last one: where it is newer than the run, nothing is missing
+        replace_file(report, page.encode(), shared=True)
+    return report, comparison
 
 
 def run_page(run: RunData) -> str:
@@ -164,18 +165,6 @@ def compare_below(folder: Path, notes: Sequence[str] = ()) -> tuple[list[RunData
         raise FolderError(f"{folder} holds no run: expected a run folder, or folders with a summary.json below it")
     comparison = compare(runs)
     return runs, replace(comparison, notes=(*comparison.notes, *unread, *notes))
-
-
-@contextmanager
-def _disk_errors(file: Path) -> Iterator[Path]:
-    """Yield a file of the report; turn what the disk refuses into one line about it, not about its draft."""
-    try:
-        yield file
-    except OSError as error:
-        raise FolderError(
-            f"{file} cannot be written ({error.strerror or error}): make room for it, or the folder writable, and run "
-            f"parityfl report {quote(str(file.parent))}"
-        ) from None
 
 
 def _render(template: str, **values: Any) -> str:

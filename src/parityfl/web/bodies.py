@@ -25,6 +25,7 @@ import numpy as np
 from parityfl.core.buffers import Buffers
 from parityfl.core.errors import UnfinishedError
 from parityfl.core.types import Vector
+from parityfl.files import writing
 from parityfl.web.limits import because, declared_length
 from parityfl.web.problems import TooLargeError
 from parityfl.wire.aside import SMALL_BYTES, aside
@@ -204,11 +205,9 @@ def _mapped(file: IO[bytes]) -> Content:
 
 def _on_disk(folder: Path | None, work: Callable[[], T]) -> T:
     """Return what `work` makes; raise `UnfinishedError` where the disk does not do it."""
-    try:
+    where = folder or "the folder for temporary files (TMPDIR)"
+    with writing(where, UnfinishedError, remedy="make room for the bodies that wait there for their turn"):
         return work()
-    except OSError as error:
-        where = folder or "the folder for temporary files (TMPDIR)"
-        raise UnfinishedError(f"{where} cannot take a body that waits for its turn: {error.strerror}") from None
 
 
 class _Room:

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from parityfl.core.errors import ConfigError, FolderError
-from parityfl.web.secrets import make_folder, write_secret, writing
+from parityfl.files import writing
+from parityfl.web.secrets import make_folder, write_secret
 
 AUTHORITY = "authority"
 AUTHORITY_DAYS = 3650

@@ -1,12 +1,10 @@
 """Secrets: read from files or the environment, never from the command line; written so that only the owner reads."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from parityfl.core.errors import ConfigError, FolderError
-from parityfl.files import replace_file
+from parityfl.core.errors import ConfigError
+from parityfl.files import replace_file, writing
 from parityfl.wire.signing import Token
 
 JOIN_TOKEN = "PARITYFL_JOIN_TOKEN"  # noqa: S105 - the variable's name
@@ -27,19 +25,6 @@ def read_token(variable: str, file: Path | None = None) -> Token | None:
         return Token(os.environ[variable].strip(), variable)
     named = os.environ.get(f"{variable}_FILE")
     return Token(_content(Path(named)), f"the token in {named} ({variable}_FILE)") if named else None
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the disk refuses into one line that names `path`.
-
-    Raises:
-        FolderError: it cannot be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise FolderError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def make_folder(path: Path) -> None:

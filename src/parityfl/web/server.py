@@ -65,7 +65,7 @@ def adopt(descriptor: int) -> socket.socket:
     try:
         listening = socket.socket(fileno=descriptor)
     except OSError as error:
-        raise FleetError(f"file descriptor {descriptor} is no socket to listen on: {error.strerror}") from None
+        raise FleetError(f"file descriptor {descriptor} is no socket to listen on: {error.strerror or error}") from None
     listening.setblocking(False)
     return listening
 
@@ -201,4 +201,4 @@ def _explain(error: OSError, host: str, port: int) -> str:
         return f"port {port} on {host} is in use: choose another with --port, or 0 for any free one"
     if error.errno == errno.EACCES:
         return f"port {port} on {host} is reserved: choose one from 1024 up with --port"
-    return f"cannot listen on {host}:{port}: {error.strerror}; use an address of this machine"
+    return f"cannot listen on {host}:{port}: {error.strerror or error}; use an address of this machine"
