@@ -18,7 +18,7 @@ import httpx
 from parityfl.config import Rounds
 from parityfl.coordinator.answer import Answer
 from parityfl.coordinator.connections import Connections
-from parityfl.coordinator.gate import Asked, Gate, OpenGate
+from parityfl.coordinator.gate import Asked, Gate
 from parityfl.coordinator.mailbox import Mailbox
 from parityfl.coordinator.registry import Member
 from parityfl.web.bodies import Bodies
@@ -50,7 +50,7 @@ class Devices:
         self, rounds: Rounds, gate: Gate | None = None, tls: Tls | None = None, folder: Path | None = None
     ) -> None:
         self.mailbox = Mailbox(rounds.connect_timeout_s)
-        self.gate = gate or OpenGate()
+        self.gate = gate or Gate()
         self.bodies = Bodies(folder)
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         encrypted = (tls or Tls()).calling(check_name=False)

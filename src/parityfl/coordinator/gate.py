@@ -1,6 +1,6 @@
 """Who speaks to the coordinator: devices prove who they are, and the coordinator proves itself to them.
 
-`OpenGate` asks nobody for anything: a coordinator without credentials. `TokenGate` admits devices that know the join
+`Gate` asks nobody for anything: a coordinator without credentials. `TokenGate` admits devices that know the join
 token or have joined before, takes no request but theirs, and signs all that it says to them.
 """
 
@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, takewhile
-from typing import Protocol
 
 from fastapi.responses import Response
 from pydantic import BaseModel
@@ -60,8 +59,11 @@ class Asked:
     key: str
 
 
-class Gate(Protocol):
-    """What the coordinator asks of those who speak, and how it speaks to them."""
+class Gate:
+    """What the coordinator asks of those who speak, and how it speaks to them: this one takes everyone at their word.
+
+    A gate that asks for proof gives a `Proof` and an `Asked` wherever this one gives None.
+    """
 
     async def introduce(self, header: str | None, body: bytes) -> Proof | None:
         """Return the proof of a registration: it is new, and whoever holds the credential in it has signed it.
@@ -69,7 +71,7 @@ class Gate(Protocol):
         Raises:
             ProblemError: it is not.
         """
-        ...
+        return None
 
     def admit(self, registration: Registration, proof: Proof | None) -> None:
         """Require that a registration may be taken.
@@ -77,7 +79,6 @@ class Gate(Protocol):
         Raises:
             ProblemError: it may not.
         """
-        ...
 
     def check(self, registration: Registration, proof: Proof | None) -> None:
         """Require that a device that was admitted still is.
@@ -85,19 +86,17 @@ class Gate(Protocol):
         Raises:
             ProblemError: it is not any more.
         """
-        ...
 
     def enter(self, registration: Registration, proof: Proof | None) -> None:
         """Remember a device whose registration was taken."""
-        ...
 
     async def confirm(self, proof: Proof | None, reply: RegistrationReply) -> Response:
         """Return the answer to a registration."""
-        ...
+        return _json(reply)
 
     def sign_refusal(self, proof: Proof | None, status: int, body: str) -> Mapping[str, str]:
         """Return the headers that prove the refusal of a registration; `body` is the digest of its body."""
-        ...
+        return NO_HEADERS
 
     def identify(self, header: str | None, method: str, target: str) -> Proof | None:
         """Return the proof of a request of a process whose devices were admitted; its body need not have come.
@@ -105,7 +104,7 @@ class Gate(Protocol):
         Raises:
             ProblemError: it is from nobody such.
         """
-        ...
+        return None
 
     def check_body(self, proof: Proof | None, body: str) -> None:
         """Require that the body with the digest `body` is the one that was proved.
@@ -113,25 +112,24 @@ class Gate(Protocol):
         Raises:
             ProblemError: it is not.
         """
-        ...
 
     def speaks_for(self, proof: Proof | None, device_id: str) -> bool:
         """Return whether who sent a request may speak for a device."""
-        ...
+        return True
 
     async def reply(self, proof: Proof | None, message: BaseModel) -> Response:
         """Return the answer to a request."""
-        ...
+        return _json(message)
 
     def sign_answer(
         self, proof: Proof | None, status: int, body: str, headers: Mapping[str, str] = NO_HEADERS
     ) -> Mapping[str, str]:
         """Return the headers that prove an answer to a request; `body` is the digest of its body."""
-        ...
+        return NO_HEADERS
 
     def sign(self, device_id: str, method: str, target: str, body: str) -> Asked | None:
         """Return a request to a device, signed; `body` is the digest of its body."""
-        ...
+        return None
 
     def check_answer(self, asked: Asked | None, header: str | None, status: int, body: str) -> None:
         """Require that an answer comes from the process that was asked.
@@ -140,71 +138,13 @@ class Gate(Protocol):
             ProofError: it does not.
             PayloadError: the device is revoked.
         """
-        ...
 
     def revoked(self) -> Collection[str]:
         """Return the devices that may no longer take part."""
-        ...
-
-
-class OpenGate:
-    """Takes everyone at their word."""
-
-    async def introduce(self, header: str | None, body: bytes) -> Proof | None:
-        """Ask nobody."""
-        return None
-
-    def admit(self, registration: Registration, proof: Proof | None) -> None:
-        """Admit."""
-
-    def check(self, registration: Registration, proof: Proof | None) -> None:
-        """Admit."""
-
-    def enter(self, registration: Registration, proof: Proof | None) -> None:
-        """Remember nothing."""
-
-    async def confirm(self, proof: Proof | None, reply: RegistrationReply) -> Response:
-        """Answer."""
-        return _json(reply)
-
-    def sign_refusal(self, proof: Proof | None, status: int, body: str) -> Mapping[str, str]:
-        """Prove nothing."""
-        return {}
-
-    def identify(self, header: str | None, method: str, target: str) -> Proof | None:
-        """Ask nobody."""
-        return None
-
-    def check_body(self, proof: Proof | None, body: str) -> None:
-        """Take it."""
-
-    def speaks_for(self, proof: Proof | None, device_id: str) -> bool:
-        """Believe it."""
-        return True
-
-    async def reply(self, proof: Proof | None, message: BaseModel) -> Response:
-        """Answer."""
-        return _json(message)
-
-    def sign_answer(
-        self, proof: Proof | None, status: int, body: str, headers: Mapping[str, str] = NO_HEADERS
-    ) -> Mapping[str, str]:
-        """Prove nothing."""
-        return {}
-
-    def sign(self, device_id: str, method: str, target: str, body: str) -> Asked | None:
-        """Prove nothing."""
-        return None
-
-    def check_answer(self, asked: Asked | None, header: str | None, status: int, body: str) -> None:
-        """Believe it."""
-
-    def revoked(self) -> Collection[str]:
-        """Revoke nobody."""
         return ()
 
 
-class TokenGate:
+class TokenGate(Gate):
     """Admits who knows the token, and from then on whoever holds the credential that came with it.
 
     Args:

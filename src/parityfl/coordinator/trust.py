@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from parityfl.coordinator.enrolment import Enrolment
-from parityfl.coordinator.gate import Gate, OpenGate, TokenGate
+from parityfl.coordinator.gate import Gate, TokenGate
 from parityfl.core.errors import ConfigError
 from parityfl.web.access import Access
 from parityfl.web.secrets import JOIN_TOKEN
@@ -61,7 +61,7 @@ class Trust:
     def gate(self, run: Path | None) -> Gate:
         """Return who devices speak to; which of them have joined is kept in the run folder."""
         if self.join_token is None:
-            return OpenGate()
+            return Gate()
         assert run is not None, "credentials are kept in the run folder"
         return TokenGate(self.join_token, Enrolment(run), time.monotonic)
 
