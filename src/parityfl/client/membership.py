@@ -15,7 +15,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from parityfl.client.identity import REGISTER
 from parityfl.client.service import DeviceHost
-from parityfl.core.errors import FleetError, first_line
+from parityfl.core.errors import FleetError
 from parityfl.web.problems import PROBLEM_JSON, detail_of
 from parityfl.web.version import VERSION
 from parityfl.wire.schemas import RegistrationReply, StatusReply, StatusUpdate
@@ -197,7 +197,7 @@ class Membership:
         try:
             answer = await self._http.post(path, json=message.model_dump(mode="json"))
         except httpx.TransportError as error:
-            raise _AbsentError(first_line(error)) from None
+            raise _AbsentError(str(error) or type(error).__name__) from None  # in full: it may end with the reason
         self._round_trip_s = answer.elapsed.total_seconds()
         if _is_absence(answer):
             raise _AbsentError(f"it answers {answer.status_code}: {detail_of(answer.content)}", answer.status_code)
