@@ -152,6 +152,7 @@ def coordinator(  # noqa: PLR0917
         config_file, method, selector, aggregator, dataset, availability, clients, per_round, rounds, seed, "http",
         assignments, lowest={"rounds": {"clock": "wall"}, "engine": {"name": "http"}},
     )  # fmt: skip
+    from parityfl.coordinator.serve import Service
     from parityfl.coordinator.trust import Trust
     from parityfl.experiments.coordinate import coordinate
     from parityfl.web import server
@@ -171,21 +172,16 @@ def coordinator(  # noqa: PLR0917
     if trust.tls.authority is not None and not trust.tls.serves:
         tell("without --tls-cert and --tls-key this coordinator listens without TLS; --tls-ca is for calling devices")
     address = f"{trust.tls.scheme}://{host}:{server.port_of(listening)}"
+    service = Service(
+        min_clients=min_clients,
+        keep_serving=keep_serving,
+        allowed_hosts=allow_host or (),
+        trust=trust,
+        announce=lambda: typer.echo(f"coordinator on {address}", err=True),
+    )
     with nullcontext() if fd is not None else _reported(folder), resumable():
         server.run(
-            coordinate(
-                config,
-                folder,
-                listening,
-                resume=resume,
-                watch=lambda: _progress(config),
-                min_clients=min_clients,
-                keep_serving=keep_serving,
-                allowed_hosts=allow_host or (),
-                trust=trust,
-                say=tell,
-                announce=lambda: typer.echo(f"coordinator on {address}", err=True),
-            )
+            coordinate(config, folder, listening, service, resume=resume, watch=lambda: _progress(config), say=tell)
         )
     if fd is None:
         typer.echo(folder)

@@ -340,9 +340,9 @@ def test_a_run_that_is_done_is_served_again_until_a_signal(token: Token | None, 
         before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
         rig.listening = bind("127.0.0.1", 0)
         rig.url = f"http://127.0.0.1:{port_of(rig.listening)}"
-        options: dict[str, Any] = {"resume": True, "watch": nullcontext, "trust": Trust(token)}
-        await coordinate(config, out, rig.listening, **options)
-        serving = asyncio.create_task(coordinate(config, out, rig.listening, keep_serving=True, **options))
+        once, on = Service(trust=Trust(token)), Service(trust=Trust(token), keep_serving=True)
+        await coordinate(config, out, rig.listening, once, resume=True, watch=nullcontext)
+        serving = asyncio.create_task(coordinate(config, out, rig.listening, on, resume=True, watch=nullcontext))
         await _when_ok(lambda: rig.get("/health"), lambda r: r.json()["phase"] == "done")
         request, vectors = unpack((await rig.get("/model")).content, TrainRequest, LAYOUT)
         np.testing.assert_array_equal(vectors["model"], seen.rounds[-1].weights)
@@ -368,12 +368,12 @@ def test_a_second_coordinator_of_a_folder_takes_no_devices(tmp_path: Path, monke
     async def main() -> None:
         config, out = small_config(rounds={"clock": "wall", **HEARTBEAT}), tmp_path / "run"
         first, second = bind("127.0.0.1", 0), bind("127.0.0.1", 0)
-        options: dict[str, Any] = {"watch": nullcontext, "min_clients": 4}
-        serving = asyncio.create_task(coordinate(config, out, first, resume=False, **options))
+        service = Service(min_clients=4)
+        serving = asyncio.create_task(coordinate(config, out, first, service, resume=False, watch=nullcontext))
         await _registered(first, "a")
         coming = asyncio.create_task(_registered(second, "b"))
         with pytest.raises(FolderError, match="run is being written by another process: wait for it, or stop it"):
-            await coordinate(config, out, second, resume=True, **options)
+            await coordinate(config, out, second, service, resume=True, watch=nullcontext)
         second.close()
         with pytest.raises(httpx.HTTPError):
             await coming
@@ -381,7 +381,7 @@ def test_a_second_coordinator_of_a_folder_takes_no_devices(tmp_path: Path, monke
         serving.cancel()
         await asyncio.wait({serving})
         third = bind("127.0.0.1", 0)
-        serving = asyncio.create_task(coordinate(config, out, third, resume=True, **options))
+        serving = asyncio.create_task(coordinate(config, out, third, service, resume=True, watch=nullcontext))
         await _registered(third, "c")
         assert json.loads((out / "roster.json").read_text()) == {"0": "a", "1": "c"}
         serving.cancel()
@@ -397,7 +397,7 @@ def test_what_a_selector_cannot_do_is_told_before_devices_are_waited_for(tmp_pat
 
     async def main() -> None:
         with bind("127.0.0.1", 0) as listening, pytest.raises(ConfigError, match="true availabilities are not known"):
-            await coordinate(config, tmp_path / "run", listening, resume=False, watch=nullcontext)
+            await coordinate(config, tmp_path / "run", listening, Service(), resume=False, watch=nullcontext)
 
     run(main())
     assert not (tmp_path / "run").exists()

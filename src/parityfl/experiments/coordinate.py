@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from hashlib import sha256
@@ -21,7 +20,6 @@ from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.initial import initial_model
 from parityfl.coordinator.serve import Service, serve
 from parityfl.coordinator.service import Coordinator
-from parityfl.coordinator.trust import Trust
 from parityfl.core.errors import ConfigError
 from parityfl.core.types import World
 from parityfl.engine.fleet import Evaluator, Fleet
@@ -51,32 +49,29 @@ async def coordinate(
     config: Config,
     out: Path,
     listening: socket.socket,
+    service: Service,
     *,
     resume: bool,
     watch: Watch,
-    min_clients: int | None = None,
-    keep_serving: bool = False,
-    allowed_hosts: Sequence[str] = (),
-    trust: Trust | None = None,
     say: Say = lambda _: None,
-    announce: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve a run into a folder until its rounds are done and the devices have left, or with `keep_serving` on and on.
 
-    On the virtual clock, `say` is told how availability comes out against what was requested. `announce` is called once
-    the run is served, and not where it is refused.
+    How it is served, `service` says, apart from what is the folder's. On the virtual clock, `say` is told how
+    availability comes out against what was requested.
 
     Raises:
         ParityflError: see `parityfl.core.errors`.
         KeyboardInterrupt: a signal came first; the run can be resumed.
     """
     most = config.population.clients
-    if min_clients is not None and not 1 <= min_clients <= most:
-        raise ConfigError(f"--min-clients {min_clients}: give a number from 1 to population.clients = {most}")
-    trust, folder, content = trust or Trust(), RunFolder(out), document(config)
+    if service.min_clients is not None and not 1 <= service.min_clients <= most:
+        raise ConfigError(f"--min-clients {service.min_clients}: give a number from 1 to population.clients = {most}")
+    folder, content = RunFolder(out), document(config)
+    service = replace(service, folder=out, run_id=_run_id(config, out))
     if folder.check(content, resume):
-        if keep_serving:
-            await _serve_finished(config, folder, listening, trust, announce)
+        if service.keep_serving:
+            await _serve_finished(config, folder, listening, service)
         return
     agreed, workbench = _prepare(config)
     world = _world(config, workbench)
@@ -99,38 +94,21 @@ async def coordinate(
             evaluate = _evaluator(config, workbench, devices)
             await run_rounds(named, fleet, evaluate, folder, observers=observers, stop=devices.stop)
 
-    service = Service(
-        min_clients=min_clients,
-        keep_serving=keep_serving,
-        allowed_hosts=allowed_hosts,
-        roster=out / "roster.json",
-        agreement=out / "agreement.json",
-        agreed=agreed,
-        trust=trust,
-        folder=out,
-        run_id=_run_id(config, out),
-        announce=announce,
-    )
+    service = replace(service, roster=out / "roster.json", agreement=out / "agreement.json", agreed=agreed)
     layout = None if workbench is None else workbench.layout
     async with folder.locked():  # before the first device comes: who has which place is kept there
         await serve(config, layout, drive, listening, service, availability=world.availability)
         Enrolment(out).retire()
 
 
-async def _serve_finished(
-    config: Config, folder: RunFolder, listening: socket.socket, trust: Trust, announce: Callable[[], None]
-) -> None:
+async def _serve_finished(config: Config, folder: RunFolder, listening: socket.socket, service: Service) -> None:
     """Serve a run that is done until a signal: it shows how it ended, and tells devices that it is over."""
     finished = read_finished(folder)
 
     async def recall(_: HttpFleet, coordinator: Coordinator) -> None:
         coordinator.recall(finished)
 
-    run_id = _run_id(config, folder.path)
-    service = Service(
-        min_clients=0, keep_serving=True, run_id=run_id, trust=trust, folder=folder.path, announce=announce
-    )
-    await serve(config, finished.layout, recall, listening, service)
+    await serve(config, finished.layout, recall, listening, replace(service, min_clients=0))
     Enrolment(folder.path).retire()
 
 
