@@ -21,6 +21,7 @@ from parityfl.web.limits import Paced
 from parityfl.web.problems import ProblemError
 from parityfl.web.version import VERSION
 from parityfl.wire.digests import CONTENT_DIGEST, content_digest, digest_of
+from parityfl.wire.paths import EVALUATE, INITIAL, TRAIN
 from parityfl.wire.payload import Payload
 from parityfl.wire.schemas import SAFETENSORS, DeviceStatus, EvaluateReply, EvaluateRequest, Health, TrainRequest
 from parityfl.wire.signing import Proof
@@ -54,7 +55,7 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
     documents = APIRouter(route_class=DocumentRoute)
 
     @documents.post(
-        "/train",
+        TRAIN,
         response_class=Response,
         responses={
             200: {"content": _BINARY},
@@ -73,7 +74,7 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         return _document(proof, learned)
 
     @documents.post(
-        "/evaluate",
+        EVALUATE,
         response_model=EvaluateReply,
         responses=problems.responses(400, 401, 404, 408, 409, 413, 415, 422),
         openapi_extra=_body(EvaluateRequest),
@@ -88,9 +89,7 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         headers = {CONTENT_DIGEST: content_digest(hashed), **known.prove(proof, hashed)}
         return Response(measured, media_type="application/json", headers=headers)
 
-    @documents.get(
-        "/initial", response_class=Response, responses={200: {"content": _BINARY}, **problems.responses(401)}
-    )
+    @documents.get(INITIAL, response_class=Response, responses={200: {"content": _BINARY}, **problems.responses(401)})
     async def initial(request: Request) -> Response:
         """Return the model before the first round, for a coordinator that cannot build it."""
         return _document(known.identify(request), await host.initial())

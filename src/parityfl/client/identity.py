@@ -21,6 +21,7 @@ from parityfl.web.access import target_of
 from parityfl.web.problems import ProblemError, detail_of
 from parityfl.web.secrets import JOIN_TOKEN, make_folder, write_secret
 from parityfl.wire.digests import CONTENT_DIGEST, digest, digest_of
+from parityfl.wire.paths import REGISTER
 from parityfl.wire.signing import (
     HEADER,
     NONCE_HEADER,
@@ -37,7 +38,6 @@ from parityfl.wire.signing import (
 
 log = logging.getLogger(__name__)
 
-REGISTER = "/register"
 KNOWN = 16
 """How many coordinators a device remembers."""
 SAID = 500

@@ -13,11 +13,11 @@ import httpx
 from pydantic import BaseModel, ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
 
-from parityfl.client.identity import REGISTER
 from parityfl.client.service import DeviceHost
 from parityfl.core.errors import FleetError
 from parityfl.web.problems import PROBLEM_JSON, detail_of
 from parityfl.web.version import VERSION
+from parityfl.wire.paths import REGISTER, STATUS_UPDATE
 from parityfl.wire.schemas import RegistrationReply, StatusReply, StatusUpdate
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class Membership:
         away = [device.model_copy(update={"available": False, "training": None}) for device in devices]
         with suppress(httpx.HTTPError):
             body = StatusUpdate(devices=away).model_dump(mode="json")
-            await self._http.post("/status_update", json=body, timeout=FAREWELL_S)
+            await self._http.post(STATUS_UPDATE, json=body, timeout=FAREWELL_S)
 
     async def _join(self) -> None:
         """Register all devices, and begin to load what the run needs unless that is what was loaded last."""
@@ -142,7 +142,7 @@ class Membership:
         """Send a status update; return whether the coordinator answered that it is time to leave."""
         devices = [self._host.report(name, self._latency_s) for name in self._host.devices]
         try:
-            reply = await self._patiently("/status_update", StatusUpdate(devices=devices), StatusReply)
+            reply = await self._patiently(STATUS_UPDATE, StatusUpdate(devices=devices), StatusReply)
         except _StrangerError:
             reply = StatusReply(known=False, leave=False, time_s=nan)
         self._latency_s = self._round_trip_s

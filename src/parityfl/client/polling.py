@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from parityfl.web.problems import detail_of
 from parityfl.wire.digests import CONTENT_DIGEST, is_intact
+from parityfl.wire.paths import RESULT, WORK
 from parityfl.wire.schemas import WORK_ID, WORK_PATH, WORK_UNWANTED, WorkRequest
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class _Poller:
         """Ask once; what comes is done aside. An answer that got lost comes again, since it is not among `holding`."""
         request = WorkRequest(devices=self._device_ids, holding=list(self._held))
         try:
-            answer = await self._http.post("/work", json=request.model_dump(mode="json"), timeout=WAIT_S)
+            answer = await self._http.post(WORK, json=request.model_dump(mode="json"), timeout=WAIT_S)
         except httpx.HTTPError:
             await self._pause()
             return
@@ -105,7 +106,7 @@ class _Poller:
         while True:
             with suppress(httpx.HTTPError):
                 answer = await self._http.post(
-                    f"/work/{work_id}/result",
+                    RESULT.format(work_id=work_id),
                     params={"status": result.status_code},
                     content=result.content,
                     headers=_described(result),

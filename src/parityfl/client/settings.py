@@ -11,14 +11,13 @@ import httpx
 
 from parityfl.core.errors import ConfigError
 from parityfl.files import file_in_the_way
-from parityfl.web.server import MOST_PORT, is_loopback
+from parityfl.web.server import is_loopback
 from parityfl.web.tls import Tls
-from parityfl.wire.schemas import MAX_DEVICES
+from parityfl.wire.schemas import DEVICE_NAME, MAX_DEVICES, MAX_PORT
 from parityfl.wire.signing import Token
 
 DEFAULT_COORDINATOR_PORT = 8080
 
-_DEVICE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOST = re.compile(r"[^\s/]{1,253}")
 _RANGE = re.compile(r"(.*?)(\d+)\.\.(.*?)(\d+)")
 
@@ -85,8 +84,8 @@ def server_url(text: str) -> str:
         url = httpx.URL("")
     if url.scheme not in ("http", "https") or not url.host or any(map(str.isspace, text)):
         raise ConfigError(f"--server {text!r}: write a host, host:port, or a URL such as http://10.0.0.5:8080")
-    if url.port is not None and not 1 <= url.port <= MOST_PORT:
-        raise ConfigError(f"--server {text!r}: there is no port {url.port}: name the coordinator's, 1 to {MOST_PORT}")
+    if url.port is not None and not 1 <= url.port <= MAX_PORT:
+        raise ConfigError(f"--server {text!r}: there is no port {url.port}: name the coordinator's, 1 to {MAX_PORT}")
     if "://" not in text and url.port is None:
         url = url.copy_with(port=DEFAULT_COORDINATOR_PORT)
     return str(url).rstrip("/")
@@ -94,7 +93,7 @@ def server_url(text: str) -> str:
 
 def check_name(name: str) -> None:
     """Raise ConfigError unless a device can be called so."""
-    if not _DEVICE.fullmatch(name):
+    if not re.fullmatch(DEVICE_NAME, name):
         raise ConfigError(f"device {name!r}: use 1 to 64 of the characters A-Z a-z 0-9 . _ -")
 
 

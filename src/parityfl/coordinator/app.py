@@ -24,6 +24,7 @@ from parityfl.web.limits import BodyLimit, Paced
 from parityfl.web.problems import ProblemError, TooLargeError
 from parityfl.web.version import VERSION
 from parityfl.wire.digests import CONTENT_DIGEST, EMPTY, digest, digest_of
+from parityfl.wire.paths import REGISTER, RESULT, STATUS_UPDATE, WORK
 from parityfl.wire.payload import Payload
 from parityfl.wire.schemas import (
     SAFETENSORS,
@@ -90,7 +91,7 @@ def create_app(coordinator: Coordinator, access: Access | None = None) -> FastAP
     )
     problems.install(app, _prove_problem)
     limit = coordinator.config.security.max_json_bytes
-    app.add_middleware(BodyLimit, limit=limit, setting=f"security.max_json_bytes = {limit}", but="/work/")
+    app.add_middleware(BodyLimit, limit=limit, setting=f"security.max_json_bytes = {limit}", but=f"{WORK}/")
     app.add_middleware(Paced)
     app.add_middleware(Guarded, access=access or Access())
     _add_devices(app, coordinator)
@@ -104,7 +105,7 @@ def _add_devices(app: FastAPI, coordinator: Coordinator) -> None:
     bodies = coordinator.fleet.devices.bodies
 
     @app.post(
-        "/register",
+        REGISTER,
         response_model=RegistrationReply,
         responses=problems.responses(400, 401, 403, 408, 409, 410, 413, 415, 422),
     )
@@ -120,14 +121,14 @@ def _add_devices(app: FastAPI, coordinator: Coordinator) -> None:
         host = await coordinator.addresses.target(registration.host, _peer(request))
         return await gate.confirm(admitted, coordinator.register(registration, host, admitted))
 
-    @app.post("/status_update", response_model=StatusReply, responses=problems.responses(400, 401, 408, 413, 415, 422))
+    @app.post(STATUS_UPDATE, response_model=StatusReply, responses=problems.responses(400, 401, 408, 413, 415, 422))
     async def status_update(update: AnyUpdate, proof: _Identified) -> Response:
         """Note how devices are: those of one process, or a single one."""
         several = update if isinstance(update, StatusUpdate) else StatusUpdate(devices=[update])
         return await gate.reply(proof, coordinator.status_update(several, proof))
 
     @app.post(
-        "/work",
+        WORK,
         response_class=Response,
         responses={
             200: {"content": {SAFETENSORS: _BINARY}},
@@ -151,9 +152,7 @@ def _add_devices(app: FastAPI, coordinator: Coordinator) -> None:
         about |= {WORK_ID: found.work_id, WORK_PATH: found.path, CONTENT_DIGEST: payload.content_digest}
         return DocumentResponse(payload, {**about, **gate.sign_answer(proof, 200, payload.digest, about)})
 
-    @app.post(
-        "/work/{work_id}/result", status_code=204, responses=problems.responses(400, 401, 404, 408, 413, 415, 422)
-    )
+    @app.post(RESULT, status_code=204, responses=problems.responses(400, 401, 404, 408, 413, 415, 422))
     async def result(
         work_id: str, status: Annotated[int, _STATUS], request: Request, proof: _ProofHeader = None
     ) -> Response:

@@ -18,6 +18,7 @@ from parityfl.core.errors import PayloadError
 from parityfl.core.types import Vector
 from parityfl.engine.fleet import ClientEvaluation, Evaluation
 from parityfl.wire.aside import aside
+from parityfl.wire.paths import EVALUATE
 from parityfl.wire.payload import Payload, assemble
 from parityfl.wire.schemas import EvaluateReply, EvaluateRequest
 
@@ -82,7 +83,7 @@ class HttpEvaluator:
         try:
             with fleet.exchange(client, budget_s) as exchange:
                 async with exchange.patience, fleet.devices.slot(member):
-                    answer = await fleet.devices.ask(member, "/evaluate", payload, _REPLY_LIMIT)
+                    answer = await fleet.devices.ask(member, EVALUATE, payload, _REPLY_LIMIT)
             reply = EvaluateReply.model_validate_json(bytes(answer.body))
         except TimeoutError:
             if not exchange.loss and budget_s >= fleet.config.rounds.heartbeat_s:  # else it had little time

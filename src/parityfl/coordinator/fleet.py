@@ -29,6 +29,7 @@ from parityfl.engine.fleet import Facts, Late, Presence, Reply, TrainTask
 from parityfl.web.bodies import set_aside
 from parityfl.web.problems import detail_of
 from parityfl.wire.aside import SMALL_BYTES, aside
+from parityfl.wire.paths import TRAIN
 from parityfl.wire.payload import Form, Payload, assemble, max_bytes, unpack
 from parityfl.wire.schemas import State, TrainReply, TrainRequest
 
@@ -316,7 +317,7 @@ class HttpFleet:
         while True:
             try:
                 member = self.registry.at(exchange.client)
-                answer = await self.devices.ask(member, "/train", payload, max(limit, _BODY_LIMIT_OF_ERRORS))
+                answer = await self.devices.ask(member, TRAIN, payload, max(limit, _BODY_LIMIT_OF_ERRORS))
             except httpx.TransportError as error:
                 exchange.trouble = first_line(error)
                 if not self.virtual:

@@ -15,6 +15,7 @@ from parityfl.core.errors import PayloadError, UnfinishedError, first_line
 from parityfl.core.types import Vector
 from parityfl.wire.aside import aside
 from parityfl.wire.digests import model_digest
+from parityfl.wire.paths import INITIAL
 from parityfl.wire.payload import layout_in, unpack
 from parityfl.wire.schemas import InitialReply
 
@@ -49,7 +50,7 @@ async def initial_model(fleet: HttpFleet) -> tuple[Layout, Vector]:
 
 
 async def _model_of(fleet: HttpFleet, member: Member) -> tuple[Layout, Vector]:
-    answer = await fleet.devices.ask(member, "/initial", None, LIMIT)
+    answer = await fleet.devices.ask(member, INITIAL, None, LIMIT)
     if answer.status != 200:
         raise PayloadError(f"it answered {answer.status}")
     return await aside(len(answer.body), _opened, fleet, answer)

@@ -20,13 +20,13 @@ from parityfl.web.door import Door, raise_open_files
 from parityfl.web.keepalive import keep_alive
 from parityfl.web.protocol import ImpatientProtocol
 from parityfl.web.tls import Tls
+from parityfl.wire.schemas import MAX_PORT
 
 T = TypeVar("T")
 
 KEEP_ALIVE_S = 30
 """How long an idle connection stays open; callers close theirs earlier (`IDLE_S`), so that none meets a closed one."""
 IDLE_S = 15.0
-MOST_PORT = 65535
 _GRACE_S = 5
 
 
@@ -37,8 +37,8 @@ def bind(host: str, port: int) -> socket.socket:
         ConfigError: there is no such port.
         FleetError: the port is taken, or the host is none of this machine's addresses.
     """
-    if not 0 <= port <= MOST_PORT:
-        raise ConfigError(f"--port {port}: choose one from 1 to {MOST_PORT}, or 0 for any free one")
+    if not 0 <= port <= MAX_PORT:
+        raise ConfigError(f"--port {port}: choose one from 1 to {MAX_PORT}, or 0 for any free one")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)

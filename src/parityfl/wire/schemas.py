@@ -36,6 +36,8 @@ Dtype = Literal["F32", "BF16"]
 """How safetensors names what a tensor's numbers are."""
 Compression = Literal["zstd"]
 
+DEVICE_NAME = r"[A-Za-z0-9._-]{1,64}"
+MAX_PORT = 65535
 MAX_SAMPLES = 2**40
 MAX_DEVICES = 10_000
 """How many devices a process may have: each of its reports, and of its requests for work, names all of them."""
@@ -106,8 +108,8 @@ Loss = Annotated[
 ]
 """A mean cross-entropy, which is never below 0: what a device sends must not be too large to be added up."""
 
-DeviceId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="The device's name.")]
-Port = Annotated[int, Field(ge=1, le=65535, description="Where the device listens.")]
+DeviceId = Annotated[str, Field(pattern=f"^{DEVICE_NAME}$", description="The device's name.")]
+Port = Annotated[int, Field(ge=1, le=MAX_PORT, description="Where the device listens.")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ModelDigest = Annotated[
     str, Field(pattern=r"^[0-9a-f]{64}$", description="BLAKE3 of the parameters in order, little-endian float32.")
