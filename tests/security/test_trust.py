@@ -20,7 +20,7 @@ from parityfl.client.identity import Identity
 from parityfl.client.serve import serve as serve_devices
 from parityfl.client.settings import Settings
 from parityfl.coordinator import enrolment
-from parityfl.coordinator.enrolment import Enrolment
+from parityfl.coordinator.enrolment import Enrolment, RefusedError
 from parityfl.coordinator.evaluate import HttpEvaluator
 from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.serve import Service, serve
@@ -362,7 +362,7 @@ def test_an_update_of_a_device_that_was_revoked_meanwhile_is_refused(tmp_path: P
             fleet = await rig.ready("h0")
             asked = fleet.devices.gate.sign("h0", "GET", "/initial", "0" * 64)
             Enrolment(tmp_path).revoke("h0")
-            with pytest.raises(Exception, match="h0 is revoked"):
+            with pytest.raises(RefusedError, match="h0 is revoked"):
                 fleet.devices.gate.check_answer(asked, None, 200, "")
             devices.cancel()
             await asyncio.gather(devices, return_exceptions=True)

@@ -80,7 +80,8 @@ class Devices:
         Raises:
             httpx.TransportError: the device could not be reached, the connection broke or spoiled the answer, or who
                 answered is not the device.
-            PayloadError: the answer has more than `limit` bytes, or the device is revoked.
+            PayloadError: the answer has more than `limit` bytes.
+            RefusedError: the device is revoked.
         """
         if member.polls:
             return await self.mailbox.ask(member.device_id, path, payload, limit)

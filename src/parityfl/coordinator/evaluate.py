@@ -11,6 +11,7 @@ from math import nan
 import httpx
 import numpy as np
 
+from parityfl.coordinator.enrolment import RefusedError
 from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.packing import Forms
 from parityfl.coordinator.registry import Member
@@ -89,7 +90,7 @@ class HttpEvaluator:
             if not exchange.loss and budget_s >= fleet.config.rounds.heartbeat_s:  # else it had little time
                 self._let_rest(client, round, budget_s)
             return None
-        except (httpx.TransportError, PayloadError, ValueError):
+        except (httpx.TransportError, PayloadError, RefusedError, ValueError):
             return None
         self._rests.pop(client, None)
         return reply if (reply.device_id, reply.round) == (member.device_id, round) else None

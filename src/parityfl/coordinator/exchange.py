@@ -11,6 +11,7 @@ from math import nan
 import httpx
 
 from parityfl.coordinator.answer import Answer
+from parityfl.coordinator.enrolment import RefusedError
 from parityfl.core.errors import PayloadError, UnusableError, first_line
 from parityfl.core.types import Outcome, Update
 from parityfl.engine.fleet import Reply
@@ -77,7 +78,7 @@ class Exchange:
 
     def failed(self, error: Exception) -> Reply:
         """Interpret an exception."""
-        if isinstance(error, PayloadError):
+        if isinstance(error, PayloadError | RefusedError):
             return self.reply(Outcome.INVALID, str(error), reproducible=isinstance(error, UnusableError))
         if isinstance(error, httpx.TransportError):
             return self.reply(Outcome.UNREACHABLE, first_line(error))

@@ -18,7 +18,6 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from parityfl.coordinator.enrolment import Enrolment, RefusedError
-from parityfl.core.errors import PayloadError
 from parityfl.web.problems import ProblemError
 from parityfl.web.secrets import JOIN_TOKEN
 from parityfl.wire.digests import digest
@@ -136,7 +135,7 @@ class Gate:
 
         Raises:
             ProofError: it does not.
-            PayloadError: the device is revoked.
+            RefusedError: the device is revoked.
         """
 
     def revoked(self) -> Collection[str]:
@@ -270,7 +269,7 @@ class TokenGate(Gate):
         """Require the signature of the process that was asked, unless the device was revoked meanwhile."""
         assert asked is not None, "requests are signed"
         if self._enrolment.is_revoked(asked.device_id):
-            raise PayloadError(f"{asked.device_id} is revoked")
+            raise RefusedError(f"{asked.device_id} is revoked")
         proof = Proof.read(header)
         require_body(proof, body)
         check_answer(asked.proof, asked.key, proof, status, body)

@@ -8,10 +8,11 @@ import logging
 import httpx
 
 from parityfl.coordinator.answer import Answer
+from parityfl.coordinator.enrolment import RefusedError
 from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.registry import Member
 from parityfl.core.arrays import Layout
-from parityfl.core.errors import PayloadError, UnfinishedError, first_line
+from parityfl.core.errors import FleetError, PayloadError, UnfinishedError, first_line
 from parityfl.core.types import Vector
 from parityfl.wire.aside import aside
 from parityfl.wire.digests import model_digest
@@ -40,7 +41,7 @@ async def initial_model(fleet: HttpFleet) -> tuple[Layout, Vector]:
                 with fleet.exchange(member.index, rounds.train_timeout_s) as exchange:
                     async with exchange.patience:
                         return await _model_of(fleet, member)
-            except (httpx.TransportError, PayloadError, TimeoutError) as error:
+            except (httpx.TransportError, FleetError, PayloadError, RefusedError, TimeoutError) as error:
                 log.warning("%s does not give the initial model: %s", member.device_id, first_line(error))
         await asyncio.sleep(rounds.heartbeat_s)
     raise UnfinishedError(
@@ -52,7 +53,7 @@ async def initial_model(fleet: HttpFleet) -> tuple[Layout, Vector]:
 async def _model_of(fleet: HttpFleet, member: Member) -> tuple[Layout, Vector]:
     answer = await fleet.devices.ask(member, INITIAL, None, LIMIT)
     if answer.status != 200:
-        raise PayloadError(f"it answered {answer.status}")
+        raise FleetError(f"it answered {answer.status}")
     return await aside(len(answer.body), _opened, fleet, answer)
 
 

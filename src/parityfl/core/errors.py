@@ -3,11 +3,11 @@
     ParityflError            one clear line; the command line prints it and exits with `exit_code`
     |-- ConfigError          a key, a value or an option is wrong
     |-- DataError            a data set or a trace file is missing or malformed
-    |-- PayloadError         named arrays do not fit the model that they are meant for
-    |   `-- UnusableError    they fit, and hold numbers that would spoil it
-    |-- FolderError          an output folder cannot be used, or a journal cannot be read
-    |-- FleetError           the coordinator or its clients cannot be reached or started
-    `-- UnfinishedError      the run ended without finishing its rounds (exit code 3)
+    |-- PayloadError         named arrays, or the message with them, are not what was asked for
+    |   `-- UnusableError    they are, and hold numbers that would spoil it
+    |-- FolderError          what a run or a device keeps on disk cannot be used, read or written
+    |-- FleetError           the coordinator or its clients cannot be reached or started, or fail
+    `-- UnfinishedError      what was begun is not finished, or does not hold (exit code 3)
 
 What goes wrong with one client in one round is no exception: it is an `Outcome` with a reason.
 """
@@ -37,7 +37,7 @@ class DataError(ParityflError):
 
 
 class PayloadError(ParityflError):
-    """Named arrays lack a name, or have a shape or a type that the model does not expect."""
+    """Named arrays lack a name, have a shape or a type that the model does not expect, or answer another question."""
 
 
 class UnusableError(PayloadError):
@@ -45,14 +45,14 @@ class UnusableError(PayloadError):
 
 
 class FolderError(ParityflError):
-    """A run folder is not empty, not ours, or its journal cannot be read."""
+    """A run folder, its report, a roster or credentials: not empty, not ours, damaged, or not to be written."""
 
 
 class FleetError(ParityflError):
-    """The coordinator is absent, a port is taken, or client processes do not start."""
+    """The coordinator is absent or refuses, a port is taken, client processes do not start, or a device fails."""
 
 
 class UnfinishedError(ParityflError):
-    """The run ended without finishing its rounds."""
+    """A run ended before its last round, also for want of disk or memory; or runs of a suite failed; or a claim."""
 
     exit_code = 3
