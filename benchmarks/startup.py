@@ -19,7 +19,7 @@ from time import perf_counter
 from rows import emit, in_turn, parser, repeats, row, say, timed
 from setting import PARITYFL
 
-from parityfl.coordinator.registry import Registry
+from parityfl.coordinator.device_registry import DeviceRegistry
 from parityfl.wire.schemas import DeviceReport, Registration
 
 PYTHON = [sys.executable, "-c"]
@@ -72,7 +72,7 @@ def idle_bytes(clients: int) -> float:
     """Return the bytes of a registered client, its label counts and its latest changes of state among them."""
     names = [f"h{index}" for index in range(clients)]
     tracemalloc.start()
-    registry = Registry(names, False, 10.0, time.monotonic)
+    registry = DeviceRegistry(names, False, 10.0, time.monotonic)
     for name in names:
         counts = [60] * 10
         registry.register(Registration(device_id=name, port=5000, num_samples=600, label_counts=counts), "127.0.0.1")

@@ -12,9 +12,9 @@ from fastapi.responses import Response
 
 from network import LAYOUT, RUN, SAMPLES, WEIGHTS, served
 from parityfl.config import Config
+from parityfl.coordinator.device_registry import DeviceRegistry
 from parityfl.coordinator.devices import Devices
 from parityfl.coordinator.fleet import HttpFleet
-from parityfl.coordinator.registry import Registry
 from parityfl.core.types import AvailabilityProcess, Vector
 from parityfl.engine.fleet import Reply, TrainTask
 from parityfl.wire.digests import model_digest
@@ -125,7 +125,7 @@ async def fleet_of(
     config: Config, *behaviours: Callable[..., Awaitable[Response]], availability: AvailabilityProcess | None = None
 ) -> AsyncIterator[tuple[HttpFleet, list[FakeDevice]]]:
     """Serve a device per behaviour, registered and available, and yield the fleet of them."""
-    registry = Registry(config.device_ids, True, config.rounds.heartbeat_s, asyncio.get_running_loop().time)
+    registry = DeviceRegistry(config.device_ids, True, config.rounds.heartbeat_s, asyncio.get_running_loop().time)
     fakes = [FakeDevice(f"h{index}", behave) for index, behave in enumerate(behaviours)]
     async with AsyncExitStack() as stack:
         for fake in fakes:
@@ -139,7 +139,7 @@ async def fleet_of(
         yield fleet, fakes
 
 
-def enter(registry: Registry, name: str, port: int) -> None:
+def enter(registry: DeviceRegistry, name: str, port: int) -> None:
     """Register a device and report it available."""
     registry.register(Registration(device_id=name, port=port, num_samples=SAMPLES[int(name[1:])]), "127.0.0.1")
     registry.report(DeviceReport(device_id=name, available=True))

@@ -8,7 +8,7 @@ from fakes import fleet_of
 from network import LAYOUT, run, small_config
 from parityfl.config import Data
 from parityfl.coordinator.agreement import Agreement, read_agreement, write_agreement
-from parityfl.coordinator.registry import Registry
+from parityfl.coordinator.device_registry import DeviceRegistry
 from parityfl.core.arrays import Layout
 from parityfl.core.errors import FleetError, FolderError
 from parityfl.core.types import World
@@ -42,7 +42,7 @@ def test_the_first_device_decides_what_nobody_has_settled() -> None:
     ],
 )
 def test_a_device_that_differs_is_refused_with_the_difference(other: Registration, difference: str) -> None:
-    registry = Registry(["h0", "h1"], True, 1.0, lambda: 0.0, agreement=Agreement(own=True))
+    registry = DeviceRegistry(["h0", "h1"], True, 1.0, lambda: 0.0, agreement=Agreement(own=True))
     registry.register(device(layout_hash=LAYOUT.digest), "127.0.0.1")
     with pytest.raises(FleetError, match=difference):
         registry.register(other, "127.0.0.1")
@@ -64,7 +64,7 @@ def test_a_run_that_shares_out_a_data_set_takes_no_other() -> None:
 
 
 def test_a_device_that_finds_no_place_settles_nothing() -> None:
-    registry = Registry(["h0"], False, 1.0, lambda: 0.0, agreement=Agreement(own=True))
+    registry = DeviceRegistry(["h0"], False, 1.0, lambda: 0.0, agreement=Agreement(own=True))
     with pytest.raises(FleetError, match="no client of this experiment"):
         registry.register(device("stranger"), "127.0.0.1")
     assert registry.agreement.classes is None

@@ -15,9 +15,9 @@ from network import LAYOUT, RUN, WEIGHTS, run, served, small_config
 from parityfl.config import Config
 from parityfl.coordinator.addresses import Addresses
 from parityfl.coordinator.app import create_app
+from parityfl.coordinator.device_registry import DeviceRegistry
 from parityfl.coordinator.devices import Devices
 from parityfl.coordinator.fleet import HttpFleet
-from parityfl.coordinator.registry import Registry
 from parityfl.coordinator.roster import read_roster
 from parityfl.coordinator.service import Coordinator
 from parityfl.core.ledger import OUTCOME_CODES, Ledger, RoundRecord, account
@@ -64,7 +64,7 @@ async def coordinating(
 ) -> AsyncIterator[Rig]:
     config = config or small_config()
     virtual = config.rounds.clock == "virtual"
-    registry = Registry(config.device_ids, not virtual, 1.0, asyncio.get_running_loop().time)
+    registry = DeviceRegistry(config.device_ids, not virtual, 1.0, asyncio.get_running_loop().time)
     async with Devices(config.rounds) as devices:
         fleet = HttpFleet(config, LAYOUT, registry, devices, RUN)
         coordinator = Coordinator(config, fleet, min_clients, addresses=Addresses(allowed_hosts), roster=roster)

@@ -7,9 +7,9 @@ from network import LAYOUT, RUN, run, small_config
 from parityfl.client.app import create_app as create_client_app
 from parityfl.client.service import DeviceHost
 from parityfl.coordinator.app import create_app as create_coordinator_app
+from parityfl.coordinator.device_registry import DeviceRegistry
 from parityfl.coordinator.devices import Devices
 from parityfl.coordinator.fleet import HttpFleet
-from parityfl.coordinator.registry import Registry
 from parityfl.coordinator.service import Coordinator
 from parityfl.core.types import Outcome
 
@@ -19,7 +19,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "http-api.md").read_text(encoding="
 async def endpoints() -> dict[str, str]:
     """Return every endpoint of both applications, with its path as a URL has it."""
     config = small_config()
-    registry = Registry(config.device_ids, False, 1.0, asyncio.get_running_loop().time)
+    registry = DeviceRegistry(config.device_ids, False, 1.0, asyncio.get_running_loop().time)
     async with Devices(config.rounds) as devices:
         fleet = HttpFleet(config, LAYOUT, registry, devices, RUN)
         coordinator = create_coordinator_app(Coordinator(config, fleet, 1))

@@ -10,11 +10,11 @@ from fastapi.responses import Response
 
 from network import WEIGHTS, run, small_config, until
 from parityfl.coordinator.closing import Closing
+from parityfl.coordinator.device_registry import LOOKS
 from parityfl.coordinator.evaluate import HttpEvaluator
 from parityfl.coordinator.events import KEPT, EventLog
 from parityfl.coordinator.exchange import Exchange
 from parityfl.coordinator.fleet import HttpFleet
-from parityfl.coordinator.registry import LOOKS
 from parityfl.core.errors import FolderError, UnfinishedError
 from parityfl.core.types import Outcome
 from parityfl.engine.fleet import Reply

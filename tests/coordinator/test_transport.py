@@ -9,9 +9,9 @@ from fakes import FakeDevice, answer, fleet_of, replies, task
 from fastapi.responses import Response
 
 from network import LAYOUT, SAMPLES, run, small_config
+from parityfl.coordinator.device_registry import DeviceRegistry
 from parityfl.coordinator.evaluate import HttpEvaluator
 from parityfl.coordinator.packing import Forms
-from parityfl.coordinator.registry import Registry
 from parityfl.core.rounding import to_bfloat16
 from parityfl.core.types import Outcome, Vector
 from parityfl.wire.digests import model_digest
@@ -28,7 +28,7 @@ def config(**transport: Any) -> Any:
     return small_config(rounds={"clock": "wall", "grace_s": 0, "heartbeat_s": 0.2}, transport=transport)
 
 
-def reads(registry: Registry, name: str, dtypes: list[str], compressions: list[str]) -> None:
+def reads(registry: DeviceRegistry, name: str, dtypes: list[str], compressions: list[str]) -> None:
     """Register a device again, with what it can read."""
     member = registry.get(name)
     assert member is not None

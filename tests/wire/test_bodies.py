@@ -15,8 +15,8 @@ import pytest
 from parityfl.core.errors import UnfinishedError
 from parityfl.web.bodies import Bodies, Body, set_aside
 from parityfl.web.problems import TooLargeError
-from parityfl.wire.aside import SMALL_BYTES
 from parityfl.wire.digests import CONTENT_DIGEST, content_digest, digest_of
+from parityfl.wire.offload import SMALL_BYTES
 
 LARGE = 4 * SMALL_BYTES
 

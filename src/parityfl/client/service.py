@@ -19,9 +19,9 @@ from parityfl.core.errors import PayloadError, UnfinishedError
 from parityfl.core.types import AvailabilityProcess, IntArray, Update, Vector, World
 from parityfl.training.memory import ClientMemory, LostMemoryError
 from parityfl.web.problems import ProblemError
-from parityfl.wire.aside import aside
 from parityfl.wire.digests import Parts, known_digest, model_digest
 from parityfl.wire.header import Buffer
+from parityfl.wire.offload import offload
 from parityfl.wire.payload import Form, Payload, assemble, max_bytes, pack, unpack
 from parityfl.wire.schemas import (
     Compression,
@@ -225,7 +225,7 @@ class DeviceHost:
             ProblemError: the device is away, busy, unknown, or of another run.
         """
         received, run = self._clock(), await self._when_loaded()
-        request, vectors = await aside(len(body), _open_train_request, body, run.workbench.layout, parts)
+        request, vectors = await offload(len(body), _open_train_request, body, run.workbench.layout, parts)
         device = self._device(request.device_id)
         order = _Order(run, device, self._check_run(device, request.run_id), request, vectors, received)
         _check_settings(request, run.config)
@@ -248,7 +248,7 @@ class DeviceHost:
             ProblemError: the device is unknown, or of another run.
         """
         run = await self._when_loaded()
-        request, weights = await aside(len(body), _open_evaluate_request, body, run.workbench.layout, parts)
+        request, weights = await offload(len(body), _open_evaluate_request, body, run.workbench.layout, parts)
         device = self._device(request.device_id)
         index = self._check_run(device, request.run_id)
         bench = run.workbench

@@ -18,13 +18,13 @@ import httpx
 from parityfl.config import Rounds
 from parityfl.coordinator.answer import Answer
 from parityfl.coordinator.connections import Connections
+from parityfl.coordinator.device_registry import Member
 from parityfl.coordinator.gate import Asked, Gate
 from parityfl.coordinator.mailbox import Mailbox
-from parityfl.coordinator.registry import Member
 from parityfl.web.bodies import Bodies
 from parityfl.web.tls import Tls
-from parityfl.wire.aside import SMALL_BYTES
 from parityfl.wire.digests import CONTENT_DIGEST, EMPTY
+from parityfl.wire.offload import SMALL_BYTES
 from parityfl.wire.payload import Payload
 from parityfl.wire.schemas import SAFETENSORS
 from parityfl.wire.signing import HEADER, ProofError

@@ -11,14 +11,14 @@ from math import nan
 import httpx
 import numpy as np
 
+from parityfl.coordinator.device_registry import Member
 from parityfl.coordinator.enrolment import RefusedError
 from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.packing import Forms
-from parityfl.coordinator.registry import Member
 from parityfl.core.errors import PayloadError
 from parityfl.core.types import Vector
 from parityfl.engine.fleet import ClientEvaluation, Evaluation
-from parityfl.wire.aside import aside
+from parityfl.wire.offload import offload
 from parityfl.wire.paths import EVALUATE
 from parityfl.wire.payload import Payload, assemble
 from parityfl.wire.schemas import EvaluateReply, EvaluateRequest
@@ -79,7 +79,7 @@ class HttpEvaluator:
         """Return what a device measured, or None where it did not answer in time or answered something else."""
         fleet = self._fleet
         member = fleet.registry.at(client)
-        payload = await aside(model.nbytes, self._payload, member, round, model)
+        payload = await offload(model.nbytes, self._payload, member, round, model)
         budget_s = fleet.remaining_s
         try:
             with fleet.exchange(client, budget_s) as exchange:

@@ -17,10 +17,10 @@ import numpy as np
 from parityfl.config import Config
 from parityfl.coordinator.answer import Answer
 from parityfl.coordinator.closing import Closing
+from parityfl.coordinator.device_registry import LOOKS, DeviceRegistry, Member
 from parityfl.coordinator.devices import MAX_CONNECTIONS, Devices
 from parityfl.coordinator.exchange import Exchange
 from parityfl.coordinator.packing import Forms, PackedTask
-from parityfl.coordinator.registry import LOOKS, Member, Registry
 from parityfl.core.arrays import Layout
 from parityfl.core.errors import FolderError, ParityflError, PayloadError, UnfinishedError, UnusableError, first_line
 from parityfl.core.screening import fault_of
@@ -28,7 +28,7 @@ from parityfl.core.types import AvailabilityProcess, Outcome, Update, Vector
 from parityfl.engine.fleet import Facts, Late, Presence, Reply, TrainTask
 from parityfl.web.bodies import set_aside
 from parityfl.web.problems import detail_of
-from parityfl.wire.aside import SMALL_BYTES, aside
+from parityfl.wire.offload import SMALL_BYTES, offload
 from parityfl.wire.paths import TRAIN
 from parityfl.wire.payload import Form, Payload, assemble, max_bytes, unpack
 from parityfl.wire.schemas import State, TrainReply, TrainRequest
@@ -89,7 +89,7 @@ class HttpFleet:
         self,
         config: Config,
         layout: Layout | None,
-        registry: Registry,
+        registry: DeviceRegistry,
         devices: Devices,
         run_id: str,
         *,
@@ -177,7 +177,7 @@ class HttpFleet:
         deadline_s = min(task.deadline_s, rounds.deadline_s)
         self._ends = self._clock() + deadline_s + rounds.grace_s
         self._asked, self._delivered = len(task.clients), 0
-        shared = await aside(task.weights.nbytes, self._packed_task, task)
+        shared = await offload(task.weights.nbytes, self._packed_task, task)
         calls = {client: asyncio.create_task(self._call(task, client, shared)) for client in task.clients.tolist()}
         quorum = None if self.virtual else rounds.quorum
         if self.virtual:
@@ -295,7 +295,7 @@ class HttpFleet:
         client = exchange.client
         self._note_asked(client, task.round)
         form = self.form_of(self.registry.at(client))
-        payload, digest = await aside(task.weights.nbytes, self._payload, task, client, shared, form)
+        payload, digest = await offload(task.weights.nbytes, self._payload, task, client, shared, form)
         limit = max_bytes(self.layout, 1 if task.control is None else 2)
         answer = await self._reach(exchange, payload, limit)
         exchange.arrive()
@@ -304,7 +304,7 @@ class HttpFleet:
         if answer.status != 200:
             return exchange.refused(answer)
         async with self._reading(len(answer.body)):
-            update = await aside(len(answer.body), self._read, task, client, digest, answer)
+            update = await offload(len(answer.body), self._read, task, client, digest, answer)
         return exchange.reply(Outcome.COMPLETED, update=update)
 
     def _reading(self, size: int) -> AbstractAsyncContextManager[None]:

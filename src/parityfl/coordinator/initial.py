@@ -8,14 +8,14 @@ import logging
 import httpx
 
 from parityfl.coordinator.answer import Answer
+from parityfl.coordinator.device_registry import Member
 from parityfl.coordinator.enrolment import RefusedError
 from parityfl.coordinator.fleet import HttpFleet
-from parityfl.coordinator.registry import Member
 from parityfl.core.arrays import Layout
 from parityfl.core.errors import FleetError, PayloadError, UnfinishedError, first_line
 from parityfl.core.types import Vector
-from parityfl.wire.aside import aside
 from parityfl.wire.digests import model_digest
+from parityfl.wire.offload import offload
 from parityfl.wire.paths import INITIAL
 from parityfl.wire.payload import layout_in, unpack
 from parityfl.wire.schemas import InitialReply
@@ -54,7 +54,7 @@ async def _model_of(fleet: HttpFleet, member: Member) -> tuple[Layout, Vector]:
     answer = await fleet.devices.ask(member, INITIAL, None, LIMIT)
     if answer.status != 200:
         raise FleetError(f"it answered {answer.status}")
-    return await aside(len(answer.body), _opened, fleet, answer)
+    return await offload(len(answer.body), _opened, fleet, answer)
 
 
 def _opened(fleet: HttpFleet, answer: Answer) -> tuple[Layout, Vector]:

@@ -16,9 +16,9 @@ from parityfl.config import Config
 from parityfl.coordinator.addresses import Addresses
 from parityfl.coordinator.agreement import Agreement, read_agreement
 from parityfl.coordinator.app import create_app
+from parityfl.coordinator.device_registry import LOOKS, DeviceRegistry
 from parityfl.coordinator.devices import Devices
 from parityfl.coordinator.fleet import HttpFleet
-from parityfl.coordinator.registry import LOOKS, Registry
 from parityfl.coordinator.roster import read_roster
 from parityfl.coordinator.service import Coordinator
 from parityfl.coordinator.trust import Trust
@@ -91,7 +91,7 @@ async def serve(
     """
     roster = read_roster(service.roster) if service.roster is not None else {}
     virtual = config.rounds.clock == "virtual"
-    registry = Registry(
+    registry = DeviceRegistry(
         config.device_ids,
         not virtual,
         config.rounds.heartbeat_s,

@@ -17,12 +17,12 @@ import numpy as np
 from parityfl.config import Config
 from parityfl.coordinator.addresses import Addresses
 from parityfl.coordinator.agreement import Agreement, write_agreement
+from parityfl.coordinator.device_registry import DeviceRegistry, Member
 from parityfl.coordinator.events import KEPT, EventLog
 from parityfl.coordinator.finished import Finished
 from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.gate import Gate
 from parityfl.coordinator.mailbox import Work
-from parityfl.coordinator.registry import Member, Registry
 from parityfl.coordinator.roster import write_roster
 from parityfl.core.errors import FleetError
 from parityfl.core.fairness import jsonable
@@ -33,7 +33,7 @@ from parityfl.core.types import Vector
 from parityfl.engine.fleet import ClosedRound
 from parityfl.web.problems import ProblemError
 from parityfl.web.version import VERSION
-from parityfl.wire.aside import aside
+from parityfl.wire.offload import offload
 from parityfl.wire.payload import Payload, assemble, pack
 from parityfl.wire.schemas import (
     ClientInfo,
@@ -109,7 +109,7 @@ class Coordinator:
         self._check_start()
 
     @property
-    def registry(self) -> Registry:
+    def registry(self) -> DeviceRegistry:
         """Who is here."""
         return self.fleet.registry
 
@@ -268,7 +268,7 @@ class Coordinator:
     @property
     def health(self) -> Health:
         """That this process is up, and what it waits for."""
-        here = f"{self.registry.num_prepared} of {self.min_clients} devices are here"
+        here = f"{len(self.registry.prepared)} of {self.min_clients} devices are here"
         return Health(phase=self.phase, version=VERSION, reason=here if self.phase == "waiting" else self.reason)
 
     def round(self, number: int) -> RoundInfo:
@@ -311,7 +311,7 @@ class Coordinator:
         weights = self._weights
         if weights is None:
             raise ProblemError(503, "there is no model before the run begins; POST /training/start begins it")
-        return await aside(weights.nbytes, self._model_document, weights)
+        return await offload(weights.nbytes, self._model_document, weights)
 
     async def everyone_dismissed(self) -> None:
         """Return once each device was told to leave, or two heartbeats have passed: who is silent may only be late."""
@@ -351,7 +351,7 @@ class Coordinator:
         self._warned = found
 
     def _check_start(self) -> None:
-        if not self.start.is_set() and self.ready and self.registry.num_prepared >= self.min_clients:
+        if not self.start.is_set() and self.ready and len(self.registry.prepared) >= self.min_clients:
             self.start.set()
 
     def _save(self, roster: dict[int, str], agreement: Agreement) -> None:

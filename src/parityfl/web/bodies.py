@@ -28,8 +28,8 @@ from parityfl.core.types import Vector
 from parityfl.files import writing
 from parityfl.web.limits import because, declared_length
 from parityfl.web.problems import TooLargeError
-from parityfl.wire.aside import SMALL_BYTES, aside
 from parityfl.wire.digests import CONTENT_DIGEST, Hashed, Hasher, Parts, content_digest, hashed, is_as_told, lengths_in
+from parityfl.wire.offload import SMALL_BYTES, offload
 
 T = TypeVar("T")
 
@@ -117,13 +117,13 @@ class Bodies:
         allowed = _Allowance(limit if size <= SMALL_BYTES else size, setting)
         if size <= SMALL_BYTES:
             content = await _into_memory(stream, allowed)
-            found = await aside(len(content), hashed, content, lengths)
+            found = await offload(len(content), hashed, content, lengths)
             if not self._room.take(len(content), content):
                 content = await asyncio.to_thread(self._shared.lay, content)
         elif (buffer := self._buffers.lend(size)) is not None:
             content = await _into_buffer(stream, allowed, buffer)
             # only now: the thread that reads has enough to do, and the core of who sends is free by now
-            found = await aside(len(content), hashed, content, lengths)
+            found = await offload(len(content), hashed, content, lengths)
         else:
             content, found = await _into_file(stream, allowed, self._folder, Hasher(lengths))
         return Body(content, *found, told, is_as_told(told, found.digest, lengths))

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from parityfl.web.bodies import Bodies, Body
 from parityfl.web.limits import UNCODED, coding_fault
 from parityfl.web.problems import ProblemError
-from parityfl.wire.aside import SMALL_BYTES
+from parityfl.wire.offload import SMALL_BYTES
 from parityfl.wire.payload import Payload
 from parityfl.wire.schemas import SAFETENSORS
 

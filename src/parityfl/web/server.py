@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from parityfl.allocator import keep_freed_memory
 from parityfl.core.errors import ConfigError, FleetError
-from parityfl.web.door import Door, raise_open_files
+from parityfl.web.acceptor import Acceptor, raise_open_files
 from parityfl.web.keepalive import keep_alive
 from parityfl.web.protocol import ImpatientProtocol
 from parityfl.web.tls import Tls
@@ -170,9 +170,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn behind doors of ours, and without its signal handlers, which end the process before clients are told."""
+    """uvicorn with our acceptors, and without its signal handlers, which end the process before clients are told."""
 
-    _doors: Sequence[asyncio.Task[None]] = ()
+    _acceptors: Sequence[asyncio.Task[None]] = ()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then take connections in."""
@@ -180,14 +180,14 @@ class _Server(uvicorn.Server):
         protocol = partial(
             ImpatientProtocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
-        doors = [Door(listening, protocol, self.config.ssl) for listening in sockets or ()]
-        self._doors = [asyncio.create_task(door.hold_open(), name="door") for door in doors]
+        acceptors = [Acceptor(listening, protocol, self.config.ssl) for listening in sockets or ()]
+        self._acceptors = [asyncio.create_task(acceptor.accept(), name="acceptor") for acceptor in acceptors]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections in, then end those that are here."""
-        for door in self._doors:
-            door.cancel()
-        await asyncio.gather(*self._doors, return_exceptions=True)
+        for acceptor in self._acceptors:
+            acceptor.cancel()
+        await asyncio.gather(*self._acceptors, return_exceptions=True)
         await super().shutdown(sockets)
 
     @contextlib.contextmanager

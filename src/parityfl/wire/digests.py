@@ -20,7 +20,7 @@ from blake3 import blake3
 
 from parityfl.core.machine import available_cores
 from parityfl.core.types import Vector
-from parityfl.wire.aside import aside
+from parityfl.wire.offload import offload
 
 CONTENT_DIGEST = "Content-Digest"
 """Says what a body should be: whoever reads it notices a bit that was flipped on the way. It proves nothing."""
@@ -127,7 +127,7 @@ def digest_of_parts(parts: Sequence[tuple[int, str]]) -> str:
 
 async def digest(body: Piece, header: str | None = None) -> str:
     """Return the digest of a body in the parts that `CONTENT_DIGEST` names, off the event loop if it takes a while."""
-    return await aside(len(body), digest_of, body, lengths_in(header))
+    return await offload(len(body), digest_of, body, lengths_in(header))
 
 
 def model_digest(vector: Vector) -> str:
@@ -175,4 +175,4 @@ def is_as_told(header: str | None, hexadecimal: str, lengths: Sequence[int]) -> 
 async def is_intact(header: str | None, body: Piece) -> bool:
     """Return whether a body is what its header says, or that says nothing that is known here."""
     lengths = lengths_in(header)
-    return is_as_told(header, await aside(len(body), digest_of, body, lengths), lengths) is not False
+    return is_as_told(header, await offload(len(body), digest_of, body, lengths), lengths) is not False

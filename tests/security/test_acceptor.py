@@ -10,8 +10,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from parityfl.web.acceptor import Acceptor, raise_open_files
 from parityfl.web.certificates import Authority, host_names
-from parityfl.web.door import Door, raise_open_files
 from parityfl.web.server import bind, port_of, run, serving
 from parityfl.web.tls import Tls
 
@@ -79,7 +79,7 @@ def test_the_last_descriptors_are_for_the_process_itself(
 
 
 def test_a_handshake_that_does_not_come_is_cut_off(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Door, "handshake_s", 0.05)
+    monkeypatch.setattr(Acceptor, "handshake_s", 0.05)
 
     async def main() -> None:
         listening = bind("127.0.0.1", 0)

@@ -43,7 +43,7 @@ def raise_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-class Door:
+class Acceptor:
     """Takes in who connects to a listening socket.
 
     Args:
@@ -63,7 +63,7 @@ class Door:
         self._entering: set[asyncio.Task[None]] = set()
         self._silent_until = -inf
 
-    async def hold_open(self) -> None:
+    async def accept(self) -> None:
         """Take in who comes until this is cancelled, and with it the handshakes that are under way."""
         most = _most_descriptors()
         try:

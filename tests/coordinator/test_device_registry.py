@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from parityfl.client.membership import REPORTS
-from parityfl.coordinator.registry import LOOKS, LOST_AFTER, SUSPECT_AFTER, Registry
+from parityfl.coordinator.device_registry import LOOKS, LOST_AFTER, SUSPECT_AFTER, DeviceRegistry
 from parityfl.coordinator.roster import read_roster, write_roster
 from parityfl.core.errors import FleetError, FolderError
 from parityfl.wire.schemas import DeviceReport, Registration
@@ -23,19 +23,21 @@ class Clock:
         return self.now
 
 
-def registry(clock: Clock | None = None, open_to_others: bool = True, roster: dict[int, str] | None = None) -> Registry:
-    return Registry(NAMES, open_to_others, 1.0, clock or Clock(), roster)
+def registry(
+    clock: Clock | None = None, open_to_others: bool = True, roster: dict[int, str] | None = None
+) -> DeviceRegistry:
+    return DeviceRegistry(NAMES, open_to_others, 1.0, clock or Clock(), roster)
 
 
-def enter(who: Registry, *names: str, port: int = 5000) -> list[int]:
+def enter(who: DeviceRegistry, *names: str, port: int = 5000) -> list[int]:
     return [who.register(Registration(device_id=name, port=port), "127.0.0.1").index for name in names]
 
 
-def report(who: Registry, name: str, available: bool = True, training: int | None = None) -> bool:
+def report(who: DeviceRegistry, name: str, available: bool = True, training: int | None = None) -> bool:
     return who.report(DeviceReport(device_id=name, available=available, training=training, latency_s=0.01))
 
 
-def state(who: Registry, name: str) -> str:
+def state(who: DeviceRegistry, name: str) -> str:
     member = who.get(name)
     assert member is not None
     return member.state
@@ -124,7 +126,7 @@ def test_who_trains_is_here_but_not_available() -> None:
     assert state(who, "h0") == "training"
 
 
-def wait(who: Registry, clock: Clock, seconds: float) -> None:
+def wait(who: DeviceRegistry, clock: Clock, seconds: float) -> None:
     """Let time pass, looking as often as one should."""
     for _ in range(round(seconds * LOOKS)):
         clock.now += 1 / LOOKS
@@ -285,9 +287,9 @@ def test_registering_again_with_the_data_changes_no_state() -> None:
     who = registry()
     enter(who, "h0")
     report(who, "h0")
-    assert who.num_prepared == 0
+    assert len(who.prepared) == 0
     who.register(Registration(device_id="h0", port=5000, num_samples=7, label_counts=[3, 4]), "127.0.0.1")
-    assert (state(who, "h0"), who.num_prepared) == ("available", 1)
+    assert (state(who, "h0"), len(who.prepared)) == ("available", 1)
     np.testing.assert_array_equal(who.num_samples(), [7, np.nan, np.nan])
 
 

@@ -100,7 +100,7 @@ class Member:
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
 
-class Registry:
+class DeviceRegistry:
     """The devices of a run, at most as many as its population has places.
 
     Args:
@@ -147,11 +147,6 @@ class Registry:
         """All that have registered, in index order, as of now."""
         self.refresh()
         return sorted(self._members.values(), key=lambda member: member.index)
-
-    @property
-    def num_prepared(self) -> int:
-        """How many have loaded their data and reported since they registered."""
-        return len(self.prepared)
 
     @property
     def prepared(self) -> list[Member]:

@@ -11,7 +11,7 @@ SMALL_BYTES = 2**18
 """What is looked through quicker than a thread is asked to."""
 
 
-async def aside(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def offload(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Return what `work` makes of documents of `size` bytes in all."""
     if size <= SMALL_BYTES:
         return work(*args, **kwargs)
