@@ -149,7 +149,7 @@ async def _while_asked(request: Request, work: Callable[[AskerGone], Awaitable[T
 
 
 async def _listen(request: Request, patience: asyncio.Timeout) -> None:
-    """End somebody's patience when the connection of a request whose body was read is closed."""
+    """Let `patience` run out once the connection of a request whose body was read is closed."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
     patience.reschedule(asyncio.get_running_loop().time())

@@ -216,6 +216,6 @@ class Membership:
 
 
 def _is_absence(answer: httpx.Response) -> bool:
-    """Return whether who answers cannot for now, or is no coordinator but what stands before one, such as a proxy."""
+    """Return whether the coordinator cannot answer for now, or something before it, such as a proxy, has answered."""
     own = answer.headers.get("Content-Type", "").startswith(PROBLEM_JSON)
     return answer.status_code >= 500 or answer.status_code in PASSING or (answer.is_client_error and not own)

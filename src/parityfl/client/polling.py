@@ -68,7 +68,7 @@ class _Poller:
             await asyncio.gather(*self._held.values(), return_exceptions=True)
 
     async def _poll(self) -> None:
-        """Ask once; what comes is done aside. An answer that got lost comes again, since it is not among `holding`."""
+        """Ask once; do what comes in its own task. An answer that got lost comes again: it is not among `holding`."""
         request = WorkRequest(devices=self._device_ids, holding=list(self._held))
         try:
             answer = await self._http.post(WORK, json=request.model_dump(mode="json"), timeout=WAIT_S)

@@ -24,7 +24,7 @@ AHEAD_BYTES = 2**14
 
 
 class Connections(httpx.AsyncBaseTransport):
-    """A transport of httpx that keeps no cookies, follows nobody and takes answers as they are.
+    """A transport of httpx that keeps no cookies, follows no redirects and takes answers as they are.
 
     Of a request's time-outs the one for connecting counts, as it is said here; for the others its caller has a clock.
 

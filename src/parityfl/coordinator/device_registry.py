@@ -22,7 +22,8 @@ SUSPECT_AFTER = 1.25
 LOST_AFTER = 1.6
 """After how many silent heartbeats a device is suspect, and lost.
 
-A device reports twice a heartbeat: without one report it is still available, without two suspect, without three lost.
+A device reports twice a heartbeat. One missing report changes nothing, nor do two for a quarter of a heartbeat: then it
+is suspect, and lost when the third is missing.
 With `LOOKS` a heartbeat that is noticed at most 1.65 heartbeats after the last report.
 """
 

@@ -38,7 +38,7 @@ class EventLog:
         """Add an event and wake the followers."""
         self._published += 1
         event = Event(self._published, kind, data)
-        self._first = self._first or event  # how long the run is, without which no other can be read
+        self._first = self._first or event  # it says how long the run is, without which no other can be understood
         self._events.append(event)
         self._wake()
 

@@ -45,7 +45,7 @@ class Work:
             self.answer.set_result(answer)
 
     def fail(self, error: Exception) -> None:
-        """Tell who waits that the answer is none."""
+        """Tell who waits why there is no answer."""
         if not self.answer.done():
             self.answer.set_exception(error)
 
@@ -56,9 +56,8 @@ class Mailbox:
     A request is handed out again until its answer is here: to whoever asks for that device's work and does not say
     that it has this request already. So neither an answer that got lost nor a device that was restarted loses one.
 
-    A process asks for all its devices at once, and asks again when it has received what it was given. How long that
-    takes is for the line to say: meanwhile none of its devices is silent, and who has gone is noticed by its missing
-    reports.
+    A process asks for all its devices at once, and asks again when it has received what it was given. Slow lines are
+    fine: while it receives, no device counts as silent, and who has gone is noticed by its missing reports.
 
     Args:
         patience_s: after how many seconds without a poll a device counts as unreachable.

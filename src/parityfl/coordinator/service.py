@@ -1,4 +1,4 @@
-"""What the coordinator knows and does: it admits devices, watches the rounds, and says what it is up to."""
+"""What the coordinator knows and does: it admits devices, watches the rounds, and says what it is doing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taking connections in, as many as there are descriptors for.
+"""Accepting connections, as many as there are descriptors for.
 
 A process without a free descriptor can neither call a device nor write a file. So a connection that is given one of the
 last is closed at once: where it is accepted, since with TLS the server's protocol hears of it after the handshake only.
@@ -44,7 +44,7 @@ def raise_open_files() -> None:
 
 
 class Acceptor:
-    """Takes in who connects to a listening socket.
+    """Accepts the connections of a listening socket.
 
     Args:
         listening: the socket.
@@ -64,7 +64,7 @@ class Acceptor:
         self._silent_until = -inf
 
     async def accept(self) -> None:
-        """Take in who comes until this is cancelled, and with it the handshakes that are under way."""
+        """Accept connections until this is cancelled, and with it the handshakes that are under way."""
         most = _most_descriptors()
         try:
             while True:

@@ -131,7 +131,7 @@ class Bodies:
     def lay_aside(self, vector: Vector, content: Content) -> Vector:
         """Return a vector that was read from `content` and waits for its turn; for a thread.
 
-        One that is a view waits where the body is. One that is not waits in a file if it is large, or memory is taken.
+        A view waits where the body is; any other vector waits in a file if it is large, or if memory is full.
 
         Raises:
             UnfinishedError: the disk is full.

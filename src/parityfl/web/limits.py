@@ -12,7 +12,7 @@ from parityfl.web.problems import problem
 STALL_S = 20.0
 """How long the sender of a body may keep its reader waiting; every `LEAST_BYTES_PER_S` bytes win back a second."""
 LEAST_BYTES_PER_S = 1024.0
-"""No more than a modem sends."""
+"""About the rate of a modem."""
 
 UNCODED = {"Accept-Encoding": "identity"}
 """The header of an answer to a body that came with a content coding."""

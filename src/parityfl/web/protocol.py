@@ -80,7 +80,7 @@ class ImpatientProtocol(HttpToolsProtocol):
             self._expect()
 
     def on_headers_complete(self) -> None:
-        """Be content."""
+        """The head is complete: stop its timer."""
         self._relax()
         super().on_headers_complete()
 
@@ -102,12 +102,12 @@ class ImpatientProtocol(HttpToolsProtocol):
             self._cut = self.loop.call_later(self.linger_s, self.transport.close)
 
     def on_message_complete(self) -> None:
-        """Be content: the next request may come."""
+        """The request is complete: stop the timer, the next one may come."""
         self._relax()
         super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """The connection is gone: stop the timer."""
         self._relax()
         super().connection_lost(exc)
 

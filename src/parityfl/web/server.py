@@ -175,7 +175,7 @@ class _Server(uvicorn.Server):
     _acceptors: Sequence[asyncio.Task[None]] = ()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the application, then take connections in."""
+        """Start the application, then accept connections."""
         await super().startup(sockets=[])
         protocol = partial(
             ImpatientProtocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
@@ -184,7 +184,7 @@ class _Server(uvicorn.Server):
         self._acceptors = [asyncio.create_task(acceptor.accept(), name="acceptor") for acceptor in acceptors]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more connections in, then end those that are here."""
+        """Accept no more connections, then end those that are open."""
         for acceptor in self._acceptors:
             acceptor.cancel()
         await asyncio.gather(*self._acceptors, return_exceptions=True)

@@ -225,7 +225,7 @@ def _is_of(update: Any) -> str:
 AnyUpdate = Annotated[
     Annotated[StatusUpdate, Tag("devices")] | Annotated[DeviceReport, Tag("device")], Discriminator(_is_of)
 ]
-"""A heartbeat of several devices or of a single one, told apart by `devices`: a fault is that of what was meant."""
+"""A heartbeat of several devices or of a single one, told apart by `devices`: so a fault names what was meant."""
 
 
 class StatusReply(Message):
