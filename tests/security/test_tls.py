@@ -1,6 +1,7 @@
 """Certificates of a private authority, and a coordinator and devices that speak TLS with them."""
 
 import asyncio
+import re
 import ssl
 import stat
 from pathlib import Path
@@ -36,7 +37,7 @@ def tls(fleet: Path, name: str) -> Tls:
     return Tls(fleet / f"{name}.pem", fleet / f"{name}.key", fleet / "authority.pem")
 
 
-async def whole_run(tmp_path: Path, mine: Tls, theirs: Tls, token: Token | None) -> str:
+async def whole_run(tmp_path: Path, mine: Tls, theirs: Tls, token: Token | None, scheme: str = "") -> str:
     """Have a device join; return the address at which the coordinator calls it."""
     listening, called = bind("127.0.0.1", 0), ""
 
@@ -49,7 +50,7 @@ async def whole_run(tmp_path: Path, mine: Tls, theirs: Tls, token: Token | None)
 
     service = Service(min_clients=1, run_id=RUN, trust=Trust(token, tls=mine), folder=tmp_path)
     config = small_config(rounds={"clock": "wall", "heartbeat_s": 0.2})
-    url = f"{mine.scheme}://127.0.0.1:{port_of(listening)}"
+    url = f"{scheme or mine.scheme}://127.0.0.1:{port_of(listening)}"
     devices = Settings(url, ("h0",), port=0, patience_s=1, token=token, tls=theirs)
     await asyncio.gather(serve(config, LAYOUT, drive, listening, service), serve_devices(devices, NumpyWorkbench))
     return called
@@ -102,8 +103,29 @@ def test_a_device_cannot_pass_for_the_coordinator(fleet: Path, tmp_path: Path) -
     authority.certify(tmp_path / "elsewhere", "coordinator", host_names(["10.0.0.5"]), 1)
     for name in (fleet / "h0", tmp_path / "elsewhere"):
         false = Tls(name.with_suffix(".pem"), name.with_suffix(".key"), fleet / "authority.pem")
-        with pytest.raises(FleetError, match="certificate verify failed"):
+        with pytest.raises(FleetError, match=r"no use of the coordinator.*certificate verify failed.*--tls-ca"):
             run(whole_run(tmp_path, false, tls(fleet, "h0"), None))
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "remedy"),
+    [
+        ("coordinator", "nobody", "it may speak TLS: write https:// in --server"),
+        ("nobody", "nobody", "it does not speak TLS: write http:// in --server"),
+        ("coordinator", "caller", "it may ask for a certificate: give --tls-cert and --tls-key"),
+        ("coordinator", "stranger", "give the authority of the coordinator's certificate with --tls-ca"),
+    ],
+)
+def test_a_device_is_told_how_it_should_call(mine: str, theirs: str, remedy: str, fleet: Path, tmp_path: Path) -> None:
+    scheme = "http" if "https" in remedy else "https"
+    known = {
+        "nobody": Tls(),
+        "coordinator": tls(fleet, "coordinator"),
+        "caller": Tls(authority=fleet / "authority.pem"),
+        "stranger": Tls(fleet / "h0.pem", fleet / "h0.key"),
+    }
+    with pytest.raises(FleetError, match=re.escape(remedy)):
+        run(whole_run(tmp_path, known[mine], known[theirs], None, scheme))
 
 
 def test_keys_are_for_their_owner_only(fleet: Path) -> None:
@@ -130,6 +152,17 @@ def test_files_that_do_not_go_together_are_a_mistake(fleet: Path, tmp_path: Path
         Tls(cert=fleet / "h0.pem")
     with pytest.raises(ConfigError, match="--tls-key needs --tls-cert"):
         Tls(key=fleet / "h0.key")
-    for files in ((fleet / "h0.pem", fleet / "coordinator.key", None), (None, None, tmp_path / "nothing.pem")):
-        with pytest.raises(ConfigError, match="cannot be used"):
+    nothing, scribble = tmp_path / "nothing.pem", tmp_path / "scribble.pem"
+    scribble.write_text("scribble")
+    for files, message in (
+        (
+            (fleet / "h0.pem", fleet / "coordinator.key", None),
+            r"--tls-key \S+coordinator.key cannot .*\(key values",
+        ),
+        ((scribble, fleet / "h0.key", None), r"--tls-cert \S+scribble.pem .* cannot be used \("),
+        ((nothing, nothing, None), r"--tls-cert .* cannot be read \(No such file"),
+        ((None, None, nothing), r"--tls-ca \S+nothing.pem cannot be read \(No such file"),
+        ((None, None, scribble), r"--tls-ca \S+scribble.pem cannot be used \("),
+    ):
+        with pytest.raises(ConfigError, match=message):
             Tls(*files)

@@ -542,7 +542,9 @@ def test_an_error_that_was_altered_is_no_error_of_the_coordinator(tmp_path: Path
 
     async def main() -> None:
         async with rig_in(tmp_path, rounds={"clock": "virtual"}) as rig, between(rig.url, alter) as rig.url:
-            with pytest.raises(FleetError, match=r"no coordinator at .*does not fit; it answers 410: .*no client of"):
+            with pytest.raises(
+                FleetError, match=r"no use of the coordinator.*does not fit; it answers 410: .*no client of"
+            ):
                 await rig.devices("stranger", patience_s=0)
             assert kept
 

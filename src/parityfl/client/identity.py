@@ -16,6 +16,7 @@ import httpx
 from starlette.requests import Request
 from starlette.responses import Response
 
+from parityfl.client.absence import UnprovedError
 from parityfl.core.errors import FolderError
 from parityfl.web.access import target_of
 from parityfl.web.problems import ProblemError, detail_of
@@ -95,7 +96,7 @@ class Identity(httpx.Auth):
     """Proves the devices to the coordinator, in every request that an `httpx` client with this `auth` sends.
 
     An answer that does not prove to be the coordinator's is as good as none, also if it is an error: it raises
-    `httpx.RemoteProtocolError`. Only a 401 counts as it is, once the devices have joined: it says that the coordinator
+    `UnprovedError`. Only a 401 counts as it is, once the devices have joined: it says that the coordinator
     does not know them (any more), and to register again proves both.
 
     What the coordinator asks of the devices is checked with `identify`, and answered with the headers of `prove`.
@@ -262,11 +263,11 @@ def _stranger(error: ProofError) -> ProblemError:
     return ProblemError(401, detail, {"WWW-Authenticate": "Parityfl"})
 
 
-async def _unproved(error: ProofError, response: httpx.Response) -> httpx.RemoteProtocolError:
+async def _unproved(error: ProofError, response: httpx.Response) -> UnprovedError:
     """Return what an answer that proves nothing counts as; what it says, on one line, is for the user to judge."""
     reason = f"what answers does not prove to be the coordinator that these devices trust: {error}"
     if not response.is_success:
         said = " ".join(detail_of(await response.aread()).split())[:SAID]
         reason = f"{reason}; it answers {response.status_code}: {said}"
     log.warning("%s: %s", response.request.url, reason)
-    return httpx.RemoteProtocolError(reason, request=response.request)
+    return UnprovedError(reason, request=response.request)

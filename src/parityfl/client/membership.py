@@ -13,6 +13,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
 
+from parityfl.client.absence import PLAIN_REMEDY, remedy
 from parityfl.client.service import DeviceHost
 from parityfl.core.errors import FleetError
 from parityfl.web.problems import PROBLEM_JSON, detail_of
@@ -40,12 +41,19 @@ class _AbsentError(Exception):
 
     Args:
         reason: what there is instead.
+        remedy: what its user can do about it.
         status: of the answer; None where there is none.
     """
 
-    def __init__(self, reason: str, status: int | None = None) -> None:
+    def __init__(self, reason: str, remedy: str = PLAIN_REMEDY, status: int | None = None) -> None:
         super().__init__(reason)
+        self.remedy = remedy
         self.status = status
+
+    @property
+    def kind(self) -> int | str | None:
+        """What tells it apart from others that its user should know of; None where it may just not be up yet."""
+        return self.status if self.remedy == PLAIN_REMEDY else self.remedy
 
 
 class _OverError(Exception):
@@ -66,7 +74,7 @@ class Membership:
         advertise: the host to be called at; None: the address that the coordinator sees.
         patience_s: how long the coordinator may be absent.
         process_key: the key with which this process signs.
-        tls: whether the devices listen with TLS.
+        tls: whether this process has a certificate: its devices listen with TLS, and it shows it where asked.
     """
 
     def __init__(
@@ -85,9 +93,10 @@ class Membership:
         self._port = port
         self._advertise = advertise
         self._patience_s = patience_s
+        self._tls = tls
         self._about = {"process_key": process_key, "tls": tls}
         self._heard = time.monotonic()
-        self._told: set[int] = set()
+        self._told: set[int | str] = set()
         self._heartbeat_s = LONGEST_WAIT_S
         self._latency_s = nan
         self._round_trip_s = nan  # of the latest request that was answered, whichever it was
@@ -182,25 +191,29 @@ class Membership:
         return reply
 
     def _bear(self, attempt: RetryCallState) -> None:
-        """Warn of an answer that is none, once for each status; raise once the coordinator was absent for too long."""
+        """Warn of what is no mere absence, once each; raise once the coordinator was absent for too long."""
         error = attempt.outcome.exception() if attempt.outcome else None
+        assert isinstance(error, _AbsentError), "nothing else is asked again"
         if time.monotonic() - self._heard >= self._patience_s:
+            what = "no coordinator" if error.remedy == PLAIN_REMEDY else "no use of the coordinator"
             raise FleetError(
-                f"no coordinator at {self._http.base_url} for {self._patience_s:g} s ({error}): start it, correct "
-                "--server, or wait longer with --patience"
+                f"{what} at {self._http.base_url} for {self._patience_s:g} s ({error}): {error.remedy}"
             ) from None
-        if isinstance(error, _AbsentError) and error.status is not None and error.status not in self._told:
-            self._told.add(error.status)
-            log.warning("the coordinator at %s: %s; asking again", self._http.base_url, error)
+        if error.kind is not None and error.kind not in self._told:
+            self._told.add(error.kind)
+            hint = "" if error.remedy == PLAIN_REMEDY else f"; {error.remedy}"
+            log.warning("the coordinator at %s: %s%s; asking again", self._http.base_url, error, hint)
 
     async def _post(self, path: str, message: BaseModel, schema: type[M]) -> M:
         try:
             answer = await self._http.post(path, json=message.model_dump(mode="json"))
         except httpx.TransportError as error:
-            raise _AbsentError(str(error) or type(error).__name__) from None  # in full: it may end with the reason
+            hint = remedy(error, tls=self._http.base_url.scheme == "https", certified=self._tls)
+            raise _AbsentError(str(error) or type(error).__name__, hint) from None  # in full: it may end with why
         self._round_trip_s = answer.elapsed.total_seconds()
         if _is_absence(answer):
-            raise _AbsentError(f"it answers {answer.status_code}: {detail_of(answer.content)}", answer.status_code)
+            said = f"it answers {answer.status_code}: {detail_of(answer.content)}"
+            raise _AbsentError(said, status=answer.status_code)
         if answer.status_code == 410:
             raise _OverError
         if answer.status_code == 401 and path != REGISTER:

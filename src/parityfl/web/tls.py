@@ -1,6 +1,8 @@
 """TLS for whoever listens and whoever calls: one certificate a process, one authority for the fleet."""
 
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,12 +59,22 @@ class Tls:
         Raises:
             ConfigError: a file cannot be read or is no certificate or key.
         """
-        try:
+        with _usable(f"--tls-ca {self.authority}", "the authority's certificates"):
             context = ssl.create_default_context(cafile=self.authority)
-            if self.cert is not None:
+        if self.cert is not None:
+            with _usable(f"--tls-cert {self.cert} --tls-key {self.key}", "a certificate and its private key"):
                 context.load_cert_chain(self.cert, self.key)
-        except (OSError, ssl.SSLError) as error:
-            names = ", ".join(str(path) for path in (self.cert, self.key, self.authority) if path is not None)
-            raise ConfigError(f"the TLS files {names} cannot be used: {error}") from None
         context.check_hostname = check_name
         return context
+
+
+@contextmanager
+def _usable(given: str, wanted: str) -> Iterator[None]:
+    """Turn what is wrong with files into one line."""
+    try:
+        yield
+    except ssl.SSLError as error:
+        reason = (error.reason or "no PEM").replace("_", " ").lower()
+        raise ConfigError(f"{given} cannot be used ({reason}): give {wanted}, as PEM") from None
+    except OSError as error:
+        raise ConfigError(f"{given} cannot be read ({error.strerror or error}): give {wanted}, as PEM") from None
