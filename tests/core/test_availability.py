@@ -241,6 +241,12 @@ class Untold:
         return None
 
 
+def test_a_truth_that_nobody_knows_is_nan():
+    """In a live run there is no model, and a model of one's own need not tell."""
+    for process in (None, Untold()):
+        assert np.isnan(replace(world(2), availability=process).true_availability(0.0)).tolist() == [True, True]
+
+
 def test_self_check_without_truth():
     check = self_check(Untold(), 4, INTERVAL)
     assert np.isnan(check.requested).all()

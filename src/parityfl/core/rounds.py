@@ -137,7 +137,7 @@ def close_round(
         available=plan.available,
         selected=plan.selected,
         outcome=outcome,
-        availability_true=_truth(world, plan.time_s),
+        availability_true=world.true_availability(plan.time_s),
         inclusion_probability=_probability(plan.selection, world.num_clients),
         **gains,
         credit=np.where(participated, gains[functional], 0.0),
@@ -222,11 +222,6 @@ def _columns(results: list[Result], num_clients: int) -> Callable[[Callable[[Res
         return _finite(values)
 
     return column
-
-
-def _truth(world: World, time_s: float) -> FloatArray:
-    true = world.availability.probability(time_s) if world.availability is not None else None
-    return _unknown(world.num_clients) if true is None else true
 
 
 def _probability(selection: Selection, num_clients: int) -> FloatArray:

@@ -88,6 +88,11 @@ class World:
     availability: AvailabilityProcess | None = None
     mean_utility: FloatArray | None = None
 
+    def true_availability(self, time_s: float) -> FloatArray:
+        """Return the true P(available at `time_s`) of each client, shape (N,), nan where nobody knows it."""
+        truth = None if self.availability is None else self.availability.probability(time_s)
+        return np.full(self.num_clients, np.nan) if truth is None else truth
+
 
 @dataclass(frozen=True)
 class View:

@@ -188,7 +188,7 @@ def play(
     inclusion = np.zeros(world.num_clients)
     for _ in range(rounds):
         time_s = ledger.rounds * world.interval_s
-        available, truth = process.available(time_s), process.probability(time_s)
+        available, truth = process.available(time_s), world.true_availability(time_s)
         watch.lap("availability")
         plan = plan_round(
             selector,
@@ -201,7 +201,7 @@ def play(
             wanted=world.per_round,
         )
         watch.lap("select")
-        record = _record(plan, world, worth, unknown if truth is None else truth, unknown)
+        record = _record(plan, world, worth, truth, unknown)
         ledger = account(ledger, record)
         inclusion += record.inclusion_probability
         watch.lap("ledger")
@@ -210,7 +210,7 @@ def play(
         told()
     return Schedule(
         ledger=ledger,
-        pi=_mean_truth(ledger, process.probability(0.0)),
+        pi=_mean_truth(ledger, world.true_availability(0.0)),
         mu=world.mean_utility,
         inclusion=ratio(inclusion, ledger.available),
         select_s=watch.seconds["select"] / rounds,
@@ -278,10 +278,8 @@ def _record(plan: Plan, world: World, worth: Worth, truth: FloatArray, unknown: 
     )
 
 
-def _mean_truth(ledger: Ledger, first: FloatArray | None) -> FloatArray:
+def _mean_truth(ledger: Ledger, first: FloatArray) -> FloatArray:
     """Return the mean true P(available); where it never moved, as it is, without the rounding of its sum."""
-    if first is None:
-        return np.full(len(ledger.available), np.nan)
     mean = ledger.expected_available / ledger.rounds
     return np.where(np.abs(mean - first) <= 1e-9, first, mean)
 

@@ -108,9 +108,8 @@ def check_frequency(model: AvailabilityModel, world: World) -> None:
 def _sample(model: AvailabilityModel, world: World) -> tuple[FloatArray, FloatArray]:
     """Return who is available, and with what probability, in one slot of one seed."""
     process, time_s = model.bind(world), SLOTS[world.seed % len(SLOTS)] * world.interval_s
-    probability = process.probability(time_s)
-    unknown = np.full(world.num_clients, np.nan)
-    return process.available(time_s).astype(np.float64), unknown if probability is None else probability
+    probability = replace(world, availability=process).true_availability(time_s)
+    return process.available(time_s).astype(np.float64), probability
 
 
 def _answer(process: AvailabilityProcess, time_s: float, world: World) -> BoolArray:

@@ -25,13 +25,8 @@ def estimated_availability(view: View) -> FloatArray:
 
 def best_known_availability(view: View) -> FloatArray:
     """Return the true probability that each available client is available now; the estimate where it is unknown."""
-    estimate = estimated_availability(view)
-    process = view.world.availability
-    truth = process.probability(view.time_s) if process is not None else None
-    if truth is None:
-        return estimate
-    known = truth[view.available]
-    return np.where(np.isfinite(known) & (known > 0), known, estimate)
+    truth = view.world.true_availability(view.time_s)[view.available]
+    return np.where(np.isfinite(truth) & (truth > 0), truth, estimated_availability(view))
 
 
 def or_average(values: FloatArray) -> FloatArray:

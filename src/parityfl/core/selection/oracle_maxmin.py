@@ -63,8 +63,8 @@ class OracleMaxMin(IndexSelector):
 
 
 def _truth(world: World, time_s: float) -> FloatArray:
-    truth = None if world.availability is None else world.availability.probability(time_s)
-    if truth is None or np.any(np.isnan(truth)):
+    truth = world.true_availability(time_s)
+    if np.any(np.isnan(truth)):
         raise ConfigError(
             "selector.name = 'oracle-maxmin': the true availabilities are not known here; "
             "choose an availability model that knows them, such as bernoulli, or the selector lnu"
