@@ -390,7 +390,7 @@ def test_hajek_by_empirical_rates_needs_no_probability():
         game.state["delivered"][:] = [3, 0]
         assert game.round(update(0, 1), update(1, 6)) == near(expected)
         assert game.state["delivered"].tolist() == [4, 1]
-    with pytest.raises(ConfigError, match="rate = 'guessed': choose estimated or empirical"):
+    with pytest.raises(ConfigError, match="rate = 'guessed': choose one of estimated, empirical"):
         Hajek(rate="guessed")
 
 

@@ -65,7 +65,7 @@ def test_nobody_drops_out_by_default():
 @pytest.mark.parametrize("key", ["median_s", "spread", "jitter", "per_sample_s"])
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
 def test_a_wrong_latency_is_named(key, value):
-    with pytest.raises(ConfigError, match=rf"latency\.{key} is {value:g}"):
+    with pytest.raises(ConfigError, match=rf"latency\.{key} = {value:g} must be at least 0"):
         Latency(**{key: value})
 
 

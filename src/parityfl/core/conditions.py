@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from parityfl.core.distributions import PerClient, probabilities
-from parityfl.core.errors import ConfigError
+from parityfl.core.keys import at_least
 from parityfl.core.seeding import generator, uniforms
 from parityfl.core.types import BoolArray, FloatArray, World
 
@@ -31,9 +31,7 @@ class Latency:
 
     def __post_init__(self) -> None:
         for key in fields(self):
-            value = getattr(self, key.name)
-            if not (np.isfinite(value) and value >= 0):
-                raise ConfigError(f"latency.{key.name} is {value:g}: give a finite number of at least 0")
+            at_least(f"latency.{key.name}", getattr(self, key.name), 0)
 
 
 @dataclass(frozen=True)

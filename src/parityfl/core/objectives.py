@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from parityfl.core.errors import ConfigError
+from parityfl.core.keys import between
 from parityfl.core.registry import Registry
 from parityfl.core.types import MOST_STEP
 
@@ -46,7 +46,7 @@ class FedProx(Objective):
     mu: float = 0.01
 
     def __post_init__(self) -> None:
-        _require_pull("objective.mu", self.mu)
+        between("objective.mu", self.mu, 0, MOST_STEP)
 
 
 @objective("ditto")
@@ -66,7 +66,7 @@ class Ditto(Objective):
     strength: float = 0.1
 
     def __post_init__(self) -> None:
-        _require_pull("objective.strength", self.strength)
+        between("objective.strength", self.strength, 0, MOST_STEP)
 
 
 @objective("scaffold")
@@ -82,8 +82,3 @@ class Scaffold(Objective):
     source: ClassVar[str] = "Karimireddy et al., ICML 2020"
     keeps_memory: ClassVar[bool] = True
     uses_control: ClassVar[bool] = True
-
-
-def _require_pull(key: str, value: float) -> None:
-    if not 0 <= value <= MOST_STEP:
-        raise ConfigError(f"{key} = {value:g} must be from 0 to {MOST_STEP:g}")

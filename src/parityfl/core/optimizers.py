@@ -12,6 +12,7 @@ import numpy as np
 
 from parityfl.core.buffers import empty_vector
 from parityfl.core.errors import ConfigError
+from parityfl.core.keys import at_least_below
 from parityfl.core.types import State, Vector
 
 _unwarned = np.errstate(over="ignore", invalid="ignore")
@@ -57,7 +58,7 @@ class Momentum(ServerOptimizer):
     momentum: float = 0.9
 
     def __post_init__(self) -> None:
-        _check_share("server.momentum", self.momentum)
+        at_least_below("server.momentum", self.momentum, 0, 1)
 
     def init(self, size: int) -> State:
         """Return a velocity of zero."""
@@ -97,8 +98,8 @@ class Adam(ServerOptimizer):
     tau: float = 1e-3
 
     def __post_init__(self) -> None:
-        _check_share("server.beta1", self.beta1)
-        _check_share("server.beta2", self.beta2)
+        at_least_below("server.beta1", self.beta1, 0, 1)
+        at_least_below("server.beta2", self.beta2, 0, 1)
         if not LEAST_TAU <= self.tau <= MOST_TAU:
             raise ConfigError(
                 f"server.tau = {self.tau:g} must be from {LEAST_TAU:g} to {MOST_TAU:g}: float32 holds no other, or not "
@@ -133,8 +134,3 @@ def _advance(weights: Vector, direction: Vector, lr: float) -> Vector:
 def _blend(average: Vector, value: Vector, memory: float) -> None:
     average *= np.float32(memory)
     average += np.float32(1 - memory) * value
-
-
-def _check_share(key: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise ConfigError(f"{key} = {value:g} must be at least 0 and below 1")

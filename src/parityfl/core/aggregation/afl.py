@@ -8,7 +8,7 @@ import numpy as np
 
 from parityfl.core.aggregation.base import Aggregator, aggregator
 from parityfl.core.aggregation.combine import fold, loss_before
-from parityfl.core.aggregation.keys import at_least
+from parityfl.core.keys import at_least
 from parityfl.core.types import FloatArray, RoundContext, State, Step, Update, World
 
 
@@ -36,7 +36,7 @@ class Afl(Aggregator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("gamma", self.gamma, 0)
+        at_least("aggregator.gamma", self.gamma, 0)
 
     def init(self, world: World, size: int) -> State:
         """Return the uniform mixture."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from parityfl.core.aggregation.combine import Weigh
-from parityfl.core.aggregation.keys import between
+from parityfl.core.keys import between
 from parityfl.core.registry import Registry
 from parityfl.core.types import LEAST_STEP, MOST_STEP, RoundContext, State, Step, Update, Vector, World
 
@@ -22,7 +22,7 @@ class Aggregator(ABC):
     server_lr: float
 
     def __post_init__(self) -> None:
-        between("server_lr", self.server_lr, LEAST_STEP, MOST_STEP)
+        between("aggregator.server_lr", self.server_lr, LEAST_STEP, MOST_STEP)
 
     @property
     def needs_probability(self) -> bool:

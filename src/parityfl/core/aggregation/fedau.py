@@ -8,7 +8,7 @@ import numpy as np
 
 from parityfl.core.aggregation.base import Aggregator, aggregator
 from parityfl.core.aggregation.combine import fold
-from parityfl.core.aggregation.keys import at_least
+from parityfl.core.keys import at_least
 from parityfl.core.types import BoolArray, IntArray, RoundContext, State, Step, Update, World
 
 
@@ -38,7 +38,7 @@ class FedAU(Aggregator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("cutoff", self.cutoff, 1)
+        at_least("aggregator.cutoff", self.cutoff, 1)
 
     def init(self, world: World, size: int) -> State:
         """Return weights of 1."""

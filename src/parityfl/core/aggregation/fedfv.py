@@ -9,9 +9,9 @@ import numpy as np
 
 from parityfl.core.aggregation.base import Aggregator, aggregator
 from parityfl.core.aggregation.combine import loss_before
-from parityfl.core.aggregation.keys import at_least, between
 from parityfl.core.aggregation.memory import allocate_rows, store
 from parityfl.core.arrays import dot
+from parityfl.core.keys import at_least, between
 from parityfl.core.types import RoundContext, State, Step, Update, Vector, World
 
 
@@ -43,8 +43,8 @@ class FedFV(Aggregator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        between("alpha", self.alpha, 0, 1)
-        at_least("tau", self.tau, 0)
+        between("aggregator.alpha", self.alpha, 0, 1)
+        at_least("aggregator.tau", self.tau, 0)
 
     def init(self, world: World, size: int) -> State:
         """Return an empty memory.

@@ -16,8 +16,10 @@ from parityfl.core.aggregation.inclusion import (
     remember_selected,
     rounds_counted,
 )
-from parityfl.core.errors import ConfigError
+from parityfl.core.keys import one_of
 from parityfl.core.types import RoundContext, State, Step, Update, Vector, World
+
+_Rate = Literal["estimated", "empirical"]
 
 
 @aggregator("hajek")
@@ -50,12 +52,11 @@ class Hajek(Aggregator):
 
     server_lr: float = 1.0
     population: Population = "full"
-    rate: Literal["estimated", "empirical"] = "estimated"
+    rate: _Rate = "estimated"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rate not in {"estimated", "empirical"}:
-            raise ConfigError(f"aggregator.rate = {self.rate!r}: choose estimated or empirical")
+        one_of("aggregator.rate", self.rate, _Rate)
 
     @property
     def needs_probability(self) -> bool:

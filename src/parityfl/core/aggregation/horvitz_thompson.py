@@ -15,7 +15,7 @@ from parityfl.core.aggregation.inclusion import (
     inverse_probabilities,
     remember_selected,
 )
-from parityfl.core.aggregation.keys import above
+from parityfl.core.keys import above
 from parityfl.core.types import RoundContext, State, Step, Update, World
 
 
@@ -51,7 +51,7 @@ class HorvitzThompson(Aggregator):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.clip is not None:
-            above("clip", self.clip, 0)
+            above("aggregator.clip", self.clip, 0)
 
     @property
     def needs_probability(self) -> bool:

@@ -9,8 +9,8 @@ import numpy as np
 
 from parityfl.core.aggregation.base import Aggregator, aggregator
 from parityfl.core.aggregation.combine import stack
-from parityfl.core.aggregation.keys import at_least
 from parityfl.core.arrays import dot
+from parityfl.core.keys import at_least
 from parityfl.core.types import FloatArray, IntArray, RoundContext, State, Step, Update, Vector
 
 
@@ -38,8 +38,8 @@ class Krum(Aggregator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("hostile", self.hostile, 0)
-        at_least("keep", self.keep, 1)
+        at_least("aggregator.hostile", self.hostile, 0)
+        at_least("aggregator.keep", self.keep, 1)
 
     def aggregate(self, state: State, context: RoundContext, updates: Iterable[Update]) -> Step:
         """Return the mean of the updates with the smallest scores, or None in a round without updates."""

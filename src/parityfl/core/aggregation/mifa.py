@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from parityfl.core.aggregation.base import Aggregator, aggregator
-from parityfl.core.aggregation.keys import above, at_least_below, between
 from parityfl.core.aggregation.memory import allocate_rows, store
+from parityfl.core.keys import above, at_least_below, between
 from parityfl.core.types import FloatArray, RoundContext, State, Step, Update, Vector, World
 
 SMALLEST_RATIO = 1e-6
@@ -51,9 +51,9 @@ class Mifa(Aggregator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        between("need", self.need, 0, 10)
-        at_least_below("need_memory", self.need_memory, 0, 1)
-        above("need_clip", self.need_clip, SMALLEST_RATIO)
+        between("aggregator.need", self.need, 0, 10)
+        at_least_below("aggregator.need_memory", self.need_memory, 0, 1)
+        above("aggregator.need_clip", self.need_clip, SMALLEST_RATIO)
 
     def init(self, world: World, size: int) -> State:
         """Return an empty memory.

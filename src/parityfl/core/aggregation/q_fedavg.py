@@ -8,8 +8,8 @@ import numpy as np
 
 from parityfl.core.aggregation.base import Aggregator, aggregator
 from parityfl.core.aggregation.combine import fold, loss_before
-from parityfl.core.aggregation.keys import between
 from parityfl.core.arrays import dot
+from parityfl.core.keys import between
 from parityfl.core.types import LEAST_STEP, MOST_STEP, RoundContext, State, Step, Update, Vector
 
 
@@ -38,9 +38,9 @@ class QFedAvg(Aggregator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        between("q", self.q, 0, 10)
+        between("aggregator.q", self.q, 0, 10)
         if self.lipschitz is not None:
-            between("lipschitz", self.lipschitz, LEAST_STEP, MOST_STEP)
+            between("aggregator.lipschitz", self.lipschitz, LEAST_STEP, MOST_STEP)
 
     def aggregate(self, state: State, context: RoundContext, updates: Iterable[Update]) -> Step:
         """Return -sum_S D_k / sum_S h_k, or None in a round without updates or without any loss."""

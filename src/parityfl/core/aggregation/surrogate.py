@@ -10,8 +10,8 @@ import numpy as np
 from parityfl.core.aggregation.base import Aggregator, aggregator
 from parityfl.core.aggregation.combine import Weigh
 from parityfl.core.aggregation.fedavg import FedAvg
-from parityfl.core.aggregation.keys import between
 from parityfl.core.aggregation.memory import allocate_rows, store
+from parityfl.core.keys import between
 from parityfl.core.types import (
     LEAST_STEP,
     MOST_STEP,
@@ -57,8 +57,8 @@ class Surrogate(Aggregator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        between("decay", self.decay, 0, inf)
-        between("eta0", self.eta0, LEAST_STEP, MOST_STEP)
+        between("aggregator.decay", self.decay, 0, inf)
+        between("aggregator.eta0", self.eta0, LEAST_STEP, MOST_STEP)
 
     @property
     def weight(self) -> Weigh | None:

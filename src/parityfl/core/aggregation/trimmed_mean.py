@@ -9,7 +9,7 @@ import numpy as np
 
 from parityfl.core.aggregation.base import Aggregator, aggregator
 from parityfl.core.aggregation.combine import stack
-from parityfl.core.aggregation.keys import at_least_below
+from parityfl.core.keys import at_least_below
 from parityfl.core.types import RoundContext, State, Step, Update
 
 
@@ -34,7 +34,7 @@ class TrimmedMean(Aggregator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least_below("trim", self.trim, 0, 0.5)
+        at_least_below("aggregator.trim", self.trim, 0, 0.5)
 
     def aggregate(self, state: State, context: RoundContext, updates: Iterable[Update]) -> Step:
         """Return the trimmed mean, or None in a round without updates."""

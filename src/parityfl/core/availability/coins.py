@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parityfl.core.errors import ConfigError
+from parityfl.core.keys import require
 from parityfl.core.seeding import uniforms
 from parityfl.core.types import BoolArray, FloatArray, World
 
@@ -109,8 +109,6 @@ def renewal_of(stability: float) -> float:
     Raises:
         ConfigError: `stability` is not in [0, 1).
     """
-    if not 0 <= stability < 1:
-        raise ConfigError(
-            f"availability.stability is {stability:g}: give at least 0 (independent slots) and less than 1 (frozen)"
-        )
+    remedy = "give at least 0 (independent slots) and less than 1 (frozen)"
+    require(0 <= stability < 1, "availability.stability", stability, remedy)
     return 1.0 - stability

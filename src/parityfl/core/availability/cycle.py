@@ -1,9 +1,11 @@
 """What daily cycles share: a wave in time of day, and how far it may swing a probability."""
 
+from math import inf, isfinite
+
 import numpy as np
 
 from parityfl.core.availability.recording import HOUR_S
-from parityfl.core.errors import ConfigError
+from parityfl.core.keys import require
 from parityfl.core.types import FloatArray
 
 
@@ -19,7 +21,5 @@ def swing(pi: FloatArray, amplitude: FloatArray) -> FloatArray:
 
 def check_cycle(start_h: float, period_h: float) -> None:
     """Raise `ConfigError` unless both are finite and `period_h` is positive."""
-    if not np.isfinite(start_h):
-        raise ConfigError(f"availability.start_h is {start_h}: give the hour of the day of the first round")
-    if not (np.isfinite(period_h) and period_h > 0):
-        raise ConfigError(f"availability.period_h is {period_h}: give hours above 0, such as 24")
+    require(isfinite(start_h), "availability.start_h", start_h, "give the hour of the day of the first round")
+    require(0 < period_h < inf, "availability.period_h", period_h, "give hours above 0, such as 24")

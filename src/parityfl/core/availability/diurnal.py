@@ -9,7 +9,7 @@ from parityfl.core.availability.base import AvailabilityModel, availability
 from parityfl.core.availability.coins import CoinProcess, fresh_coins, kept_coins, renewal_of
 from parityfl.core.availability.cycle import check_cycle, swing, wave
 from parityfl.core.distributions import PerClient, per_client, probabilities
-from parityfl.core.errors import ConfigError
+from parityfl.core.keys import require
 from parityfl.core.seeding import uniforms
 from parityfl.core.types import FloatArray, World
 
@@ -49,8 +49,7 @@ class Diurnal(AvailabilityModel):
     def __post_init__(self) -> None:
         check_cycle(self.start_h, self.period_h)
         renewal_of(self.stability)
-        if self.time_zones < 1:
-            raise ConfigError(f"availability.time_zones is {self.time_zones}: give at least 1")
+        require(self.time_zones >= 1, "availability.time_zones", self.time_zones, "give at least 1")
 
     def bind(self, world: World) -> CoinProcess:
         """Return the process with each client's mean, swing and peak."""

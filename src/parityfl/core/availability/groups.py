@@ -11,6 +11,7 @@ from parityfl.core.availability.base import AvailabilityModel, availability
 from parityfl.core.availability.coins import CoinProcess, Coins, constant, fresh_coins
 from parityfl.core.distributions import PerClient, probabilities
 from parityfl.core.errors import ConfigError
+from parityfl.core.keys import require
 from parityfl.core.seeding import uniforms
 from parityfl.core.types import FloatArray, IntArray, World
 
@@ -37,8 +38,8 @@ class Groups(AvailabilityModel):
     correlation: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.correlation <= 1:
-            raise ConfigError(f"availability.correlation is {self.correlation:g}: give a value between 0 and 1")
+        valid = 0 <= self.correlation <= 1
+        require(valid, "availability.correlation", self.correlation, "give a value between 0 and 1")
         times = Counter(client for group in self.groups for client in group)
         twice = [client for client, count in times.items() if count > 1]
         if twice:

@@ -1,7 +1,7 @@
 """Availability that depends on how much data a client holds."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -9,10 +9,10 @@ from parityfl.core.availability.base import AvailabilityModel, availability
 from parityfl.core.availability.coins import CoinProcess, constant, fresh_coins, kept_coins, renewal_of
 from parityfl.core.availability.coupling import handed_out
 from parityfl.core.distributions import PerClient, probabilities
-from parityfl.core.errors import ConfigError
+from parityfl.core.keys import one_of
 from parityfl.core.types import World
 
-DIRECTIONS = ("increasing", "decreasing")
+_Direction = Literal["increasing", "decreasing"]
 
 
 @availability("size-correlated")
@@ -33,13 +33,12 @@ class SizeCorrelated(AvailabilityModel):
     source: ClassVar[str] = "this project"
 
     pi: PerClient = "beta(1,2)"
-    direction: str = "increasing"
+    direction: _Direction = "increasing"
     stability: float = 0.0
 
     def __post_init__(self) -> None:
         renewal_of(self.stability)
-        if self.direction not in DIRECTIONS:
-            raise ConfigError(f"unknown availability.direction {self.direction!r}: there are {', '.join(DIRECTIONS)}")
+        one_of("availability.direction", self.direction, _Direction)
 
     def bind(self, world: World) -> CoinProcess:
         """Return the process with the values of pi in the order of `world.num_samples`."""

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isfinite
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from parityfl.core.availability.flash import RULES, FlashLog, apply_rule, read_f
 from parityfl.core.availability.intervals import is_intervals, read_intervals
 from parityfl.core.availability.recording import HOUR_S, Recording
 from parityfl.core.errors import ConfigError, DataError
+from parityfl.core.keys import require
 from parityfl.core.seeding import generator
 from parityfl.core.types import BoolArray, FloatArray, IntArray, World
 
@@ -56,10 +58,9 @@ class Trace(AvailabilityModel):
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise ConfigError(f"unknown availability.rule {self.rule!r}: there are {', '.join(RULES)}")
-        if not np.isfinite(self.start_s):
-            raise ConfigError(f"availability.start_s is {self.start_s}: give seconds after midnight")
-        if self.max_gap_h is not None and not self.max_gap_h > 0:
-            raise ConfigError(f"availability.max_gap_h is {self.max_gap_h:g}: give hours above 0, or leave it out")
+        require(isfinite(self.start_s), "availability.start_s", self.start_s, "give seconds after midnight")
+        valid = self.max_gap_h is None or self.max_gap_h > 0
+        require(valid, "availability.max_gap_h", self.max_gap_h, "give hours above 0, or leave it out")
 
     @property
     def recorded(self) -> bool:

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from parityfl.core.errors import ConfigError
 from parityfl.core.ledger import RoundRecord
 from parityfl.core.registry import Registry
 from parityfl.core.types import FloatArray, Selection, State, View, World
@@ -56,13 +55,3 @@ selector: Registry[Selector] = Registry("selector", "parityfl.selectors", Select
 def floats(state: State, name: str) -> FloatArray:
     """Return an array of the state as float64; not a copy."""
     return np.asarray(state[name], dtype=np.float64)
-
-
-def require(holds: bool, key: str, value: object, remedy: str) -> None:
-    """Refuse a configuration value.
-
-    Raises:
-        ConfigError: `holds` is False; the message names the key, the value and the remedy.
-    """
-    if not holds:
-        raise ConfigError(f"selector.{key} = {value!r}: {remedy}")

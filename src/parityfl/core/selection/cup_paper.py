@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import ClassVar
 
-from parityfl.core.selection.base import require, selector
+from parityfl.core.keys import require
+from parityfl.core.selection.base import selector
 from parityfl.core.selection.estimates import estimated_availability, rounds_registered
 from parityfl.core.selection.index import IndexSelector
 from parityfl.core.types import FloatArray, State, View
@@ -30,7 +31,7 @@ class CupPaper(IndexSelector):
     debt_weight: float = 0.1
 
     def __post_init__(self) -> None:
-        require(0 <= self.debt_weight < inf, "debt_weight", self.debt_weight, "give a number of 0 or more")
+        require(0 <= self.debt_weight < inf, "selector.debt_weight", self.debt_weight, "give a number of 0 or more")
 
     def index(self, state: State, view: View) -> FloatArray:
         """Return the negative score."""

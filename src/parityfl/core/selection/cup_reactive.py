@@ -6,7 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from parityfl.core.selection.base import Selector, require, selector
+from parityfl.core.keys import require
+from parityfl.core.selection.base import Selector, selector
 from parityfl.core.selection.estimates import estimated_availability, rounds_registered
 from parityfl.core.selection.sampling import select_with_probability, waterfill
 from parityfl.core.types import Selection, State, View
@@ -34,8 +35,8 @@ class CupReactive(Selector):
     epsilon: float = 1e-3
 
     def __post_init__(self) -> None:
-        require(0 <= self.debt_weight < inf, "debt_weight", self.debt_weight, "give a number of 0 or more")
-        require(0 < self.epsilon < inf, "epsilon", self.epsilon, "give a number above 0")
+        require(0 <= self.debt_weight < inf, "selector.debt_weight", self.debt_weight, "give a number of 0 or more")
+        require(0 < self.epsilon < inf, "selector.epsilon", self.epsilon, "give a number above 0")
 
     def select(self, state: State, view: View, rng: np.random.Generator) -> Selection:
         """Draw in proportion to the priorities."""

@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from parityfl.core.keys import require
 from parityfl.core.ledger import RoundRecord
-from parityfl.core.selection.base import floats, require, selector
+from parityfl.core.selection.base import floats, selector
 from parityfl.core.selection.index import IndexSelector
 from parityfl.core.types import FloatArray, State, View, World
 
@@ -37,7 +38,7 @@ class F3ast(IndexSelector):
     step: float = 0.01
 
     def __post_init__(self) -> None:
-        require(0 < self.step <= 1, "step", self.step, "give a number above 0 and at most 1")
+        require(0 < self.step <= 1, "selector.step", self.step, "give a number above 0 and at most 1")
 
     def init(self, world: World) -> State:
         """Return the rates of uniform selection."""

@@ -6,8 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from parityfl.core.keys import require
 from parityfl.core.ledger import RoundRecord
-from parityfl.core.selection.base import floats, require, selector
+from parityfl.core.selection.base import floats, selector
 from parityfl.core.selection.index import IndexSelector
 from parityfl.core.types import FloatArray, State, View, World
 
@@ -36,7 +37,7 @@ class FairFedCS(IndexSelector):
     sigma: float = 0.6
 
     def __post_init__(self) -> None:
-        require(0 <= self.sigma < inf, "sigma", self.sigma, "give a number of 0 or more")
+        require(0 <= self.sigma < inf, "selector.sigma", self.sigma, "give a number of 0 or more")
 
     def init(self, world: World) -> State:
         """Return empty queues and no reputation."""

@@ -5,12 +5,13 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from parityfl.core.selection.base import Selector, require, selector
+from parityfl.core.keys import one_of
+from parityfl.core.selection.base import Selector, selector
 from parityfl.core.selection.estimates import best_known_availability
 from parityfl.core.selection.sampling import select_certainly, select_with_probability, smallest, waterfill
 from parityfl.core.types import Selection, State, View
 
-_MODES = ("random", "top-m")
+_Mode = Literal["random", "top-m"]
 
 
 @selector("inverse-availability")
@@ -29,10 +30,10 @@ class InverseAvailability(Selector):
 
     source: ClassVar[str] = "Behfar & Mortier, arXiv 2602.13651"
 
-    mode: Literal["random", "top-m"] = "random"
+    mode: _Mode = "random"
 
     def __post_init__(self) -> None:
-        require(self.mode in _MODES, "mode", self.mode, f"choose one of {', '.join(_MODES)}")
+        one_of("selector.mode", self.mode, _Mode)
 
     @property
     def deterministic(self) -> bool:

@@ -7,13 +7,14 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from parityfl.core.keys import one_of, require
 from parityfl.core.ledger import RoundRecord
-from parityfl.core.selection.base import Selector, floats, require, selector
+from parityfl.core.selection.base import Selector, floats, selector
 from parityfl.core.selection.sampling import select_certainly, select_with_probability, smallest, waterfill
 from parityfl.core.types import FloatArray, Selection, State, View, World
 
-_MODES = ("randomised", "deterministic")
-_PARITIES = ("opportunity", "utility", "selection")
+_Mode = Literal["randomised", "deterministic"]
+_Parity = Literal["opportunity", "utility", "selection"]
 _MAX_OWED = 15.0
 _MEAN_MEMORY = 0.95
 _TINY = 1e-12
@@ -55,8 +56,8 @@ class LeastNormalisedUtility(Selector):
 
     source: ClassVar[str] = "parityfl; drift argument after Stolyar, Oper. Res. 53(1), 2005"
 
-    mode: Literal["randomised", "deterministic"] = "randomised"
-    parity: Literal["opportunity", "utility", "selection"] = "opportunity"
+    mode: _Mode = "randomised"
+    parity: _Parity = "opportunity"
     offset: float = 0.5
     temperature: float = 2.0
     explore: float = 0.1
@@ -68,23 +69,24 @@ class LeastNormalisedUtility(Selector):
     dropout_charge: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self.mode in _MODES, "mode", self.mode, f"choose one of {', '.join(_MODES)}")
-        require(self.parity in _PARITIES, "parity", self.parity, f"choose one of {', '.join(_PARITIES)}")
-        require(0 < self.temperature <= 20, "temperature", self.temperature, "give a number above 0 and at most 20")
-        require(0 <= self.explore <= 1, "explore", self.explore, "give a number between 0 and 1")
+        one_of("selector.mode", self.mode, _Mode)
+        one_of("selector.parity", self.parity, _Parity)
+        warmth, life, strict = self.temperature, self.half_life, self.strict
+        require(0 < warmth <= 20, "selector.temperature", warmth, "give a number above 0 and at most 20")
+        require(0 <= self.explore <= 1, "selector.explore", self.explore, "give a number between 0 and 1")
         for key in ("offset", "credit_low", "dropout_charge"):
             value = getattr(self, key)
-            require(0 <= value < math.inf, key, value, "give a number of 0 or more")
+            require(0 <= value < math.inf, f"selector.{key}", value, "give a number of 0 or more")
         high = self.credit_high
         require(
             high > 0 and high >= self.credit_low,
-            "credit_high",
+            "selector.credit_high",
             high,
             f"give more than 0, no less than credit_low = {self.credit_low:g}",
         )
-        require(self.half_life is None or self.half_life > 0, "half_life", self.half_life, "give rounds, or none")
-        strict = self.strict
-        require(strict is None or 0 <= strict < math.inf, "strict", strict, "give a number of 0 or more, or none")
+        require(life is None or life > 0, "selector.half_life", life, "give rounds, or none")
+        valid = strict is None or 0 <= strict < math.inf
+        require(valid, "selector.strict", strict, "give a number of 0 or more, or none")
 
     @property
     def deterministic(self) -> bool:

@@ -5,12 +5,13 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from parityfl.core.selection.base import require, selector
+from parityfl.core.keys import one_of
+from parityfl.core.selection.base import selector
 from parityfl.core.selection.estimates import last_known_loss
 from parityfl.core.selection.index import IndexSelector
 from parityfl.core.types import FloatArray, State, View
 
-_MEASURES = ("loss", "local_gain")
+_Measure = Literal["loss", "local_gain"]
 _LEAST_NEED = 0.1
 
 
@@ -31,10 +32,10 @@ class Need(IndexSelector):
 
     source: ClassVar[str] = "parityfl"
 
-    by: Literal["loss", "local_gain"] = "loss"
+    by: _Measure = "loss"
 
     def __post_init__(self) -> None:
-        require(self.by in _MEASURES, "by", self.by, f"choose one of {', '.join(_MEASURES)}")
+        one_of("selector.by", self.by, _Measure)
 
     def index(self, state: State, view: View) -> FloatArray:
         """Return selections per opportunity and need."""

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from parityfl.core.selection.base import Selector, require, selector
+from parityfl.core.keys import require
+from parityfl.core.selection.base import Selector, selector
 from parityfl.core.selection.estimates import or_average
 from parityfl.core.selection.sampling import select_with_probability, waterfill
 from parityfl.core.types import FloatArray, IntArray, Selection, State, View
@@ -54,11 +55,11 @@ class Oort(Selector):
     def __post_init__(self) -> None:
         for key in ("explore", "cutoff", "duration_quantile"):
             value = getattr(self, key)
-            require(0 <= value <= 1, key, value, "give a number between 0 and 1")
+            require(0 <= value <= 1, f"selector.{key}", value, "give a number between 0 and 1")
         decay, least = self.explore_decay, self.explore_least
-        require(0 < decay <= 1, "explore_decay", decay, "give a number above 0 and at most 1")
-        require(0 <= least <= self.explore, "explore_least", least, "give a number between 0 and explore")
-        require(0 <= self.penalty < inf, "penalty", self.penalty, "give a number of 0 or more")
+        require(0 < decay <= 1, "selector.explore_decay", decay, "give a number above 0 and at most 1")
+        require(0 <= least <= self.explore, "selector.explore_least", least, "give a number between 0 and explore")
+        require(0 <= self.penalty < inf, "selector.penalty", self.penalty, "give a number of 0 or more")
 
     def select(self, state: State, view: View, rng: np.random.Generator) -> Selection:
         """Draw from the tried and the untried."""

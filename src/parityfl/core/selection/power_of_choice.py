@@ -5,7 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from parityfl.core.selection.base import Selector, require, selector
+from parityfl.core.keys import require
+from parityfl.core.selection.base import Selector, selector
 from parityfl.core.selection.estimates import last_known_loss, or_average
 from parityfl.core.selection.sampling import smallest
 from parityfl.core.types import FloatArray, Selection, State, View
@@ -36,7 +37,8 @@ class PowerOfChoice(Selector):
 
     def __post_init__(self) -> None:
         valid = self.candidates is None or self.candidates >= 1
-        require(valid, "candidates", self.candidates, "give 1 or more, or none for twice the clients per round")
+        remedy = "give 1 or more, or none for twice the clients per round"
+        require(valid, "selector.candidates", self.candidates, remedy)
 
     def select(self, state: State, view: View, rng: np.random.Generator) -> Selection:
         """Draw the candidates and rank them."""
