@@ -26,7 +26,7 @@ from parityfl.core.deadline import Deadline
 from parityfl.core.distributions import PerClient
 from parityfl.core.errors import ConfigError
 from parityfl.core.objectives import Objective, objective
-from parityfl.core.optimizers import Adam, Momentum, Plain, ServerOptimizer
+from parityfl.core.optimizers import Adam, Momentum, PlainStep, ServerOptimizer
 from parityfl.core.presets import preset_document, preset_names
 from parityfl.core.registry import Registry
 from parityfl.core.rounding import Carry, as_it_is, to_bfloat16
@@ -290,7 +290,7 @@ class Server(Section):
             return Momentum(self.momentum)
         if self.optimizer == "adam":
             return Adam(self.beta1, self.beta2, self.tau)
-        return Plain()
+        return PlainStep()
 
 
 class Utility(Section):

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parityfl.core.errors import ConfigError
-from parityfl.core.optimizers import Adam, Momentum, Plain
+from parityfl.core.optimizers import Adam, Momentum, PlainStep
 
-OPTIMIZERS = [Plain(), Momentum(), Adam()]
+OPTIMIZERS = [PlainStep(), Momentum(), Adam()]
 
 
 def vector(*values):
@@ -22,7 +22,7 @@ def steps(optimizer, directions, lr=1.0):
 
 def test_plain_step():
     """(1, 2) + 0.5 (2, -4) = (2, 0)."""
-    weights, _ = Plain().step({}, vector(1, 2), vector(2, -4), 0.5)
+    weights, _ = PlainStep().step({}, vector(1, 2), vector(2, -4), 0.5)
     np.testing.assert_array_equal(weights, vector(2, 0))
 
 
@@ -33,7 +33,7 @@ def test_momentum_by_hand():
 
 def test_momentum_zero_is_the_plain_step():
     directions = [vector(1, -3), vector(0.5, 2)]
-    np.testing.assert_array_equal(steps(Momentum(0.0), directions), steps(Plain(), directions))
+    np.testing.assert_array_equal(steps(Momentum(0.0), directions), steps(PlainStep(), directions))
 
 
 def test_adam_first_step_by_hand():

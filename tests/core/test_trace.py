@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parityfl.core.availability import Trace, self_check
-from parityfl.core.availability.estimate import fit_diurnal, fit_gilbert_elliott
+from parityfl.core.availability.fitting import fit_diurnal, fit_gilbert_elliott
 from parityfl.core.availability.flash import RULES
 from parityfl.core.availability.recording import recording
 from parityfl.core.availability.trace import read_recording

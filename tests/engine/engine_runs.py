@@ -15,7 +15,7 @@ import numpy as np
 from parityfl.core.aggregation import aggregator
 from parityfl.core.arrays import Layout
 from parityfl.core.availability import Bernoulli
-from parityfl.core.optimizers import Plain
+from parityfl.core.optimizers import PlainStep
 from parityfl.core.seeding import generator
 from parityfl.core.selection import selector
 from parityfl.core.types import Outcome, Update, World
@@ -56,7 +56,7 @@ def make_spec(world=None, layout=LAYOUT, select="lnu", aggregate="mifa", **chang
         "initial_weights": lambda: np.zeros(layout.size, dtype=np.float32),
         "selector": selector.get(select)() if isinstance(select, str) else select,
         "aggregator": aggregator.get(aggregate)() if isinstance(aggregate, str) else aggregate,
-        "optimizer": Plain(),
+        "optimizer": PlainStep(),
         "uses_control": False,
         "rounds": ROUNDS,
         "wanted": world.per_round,

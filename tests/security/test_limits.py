@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
-from parityfl.core.screening import fault_of
+from parityfl.core.screening import update_fault
 from parityfl.core.types import Update
 from parityfl.web import problems
 from parityfl.web.bodies import Bodies
@@ -106,22 +106,22 @@ def update(delta: list[float], control: list[float] | None = None) -> Update:
 
 
 def test_an_update_of_3_and_4_has_norm_5() -> None:
-    assert fault_of(update([3, 4]), 5.0) == ""
-    assert "norm 5, at most security.max_update_norm = 4.9" in fault_of(update([3, 4]), 4.9)
-    assert "control variate" in fault_of(update([0, 0], [3, 4]), 4.9)
-    assert fault_of(update([3e38, 3e38]), None) == ""
+    assert update_fault(update([3, 4]), 5.0) == ""
+    assert "norm 5, at most security.max_update_norm = 4.9" in update_fault(update([3, 4]), 4.9)
+    assert "control variate" in update_fault(update([0, 0], [3, 4]), 4.9)
+    assert update_fault(update([3e38, 3e38]), None) == ""
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_no_limit_lets_through_what_is_not_finite(bad: float) -> None:
     for limit in (None, 1.0):
-        assert "not finite" in fault_of(update([0, bad]), limit)
-        assert "not finite" in fault_of(update([0, 0], [bad, 0]), limit)
+        assert "not finite" in update_fault(update([0, bad]), limit)
+        assert "not finite" in update_fault(update([0, 0], [bad, 0]), limit)
 
 
 def test_a_norm_too_large_for_float32_is_too_large() -> None:
-    assert "norm" in fault_of(update([3e38, 3e38]), 1e4)
+    assert "norm" in update_fault(update([3e38, 3e38]), 1e4)
 
 
 def test_a_model_that_is_empty_is_harmless() -> None:
-    assert fault_of(update([]), 1.0) == ""
+    assert update_fault(update([]), 1.0) == ""

@@ -23,7 +23,7 @@ from parityfl.coordinator.exchange import Exchange
 from parityfl.coordinator.packing import Forms, PackedTask
 from parityfl.core.arrays import Layout
 from parityfl.core.errors import FolderError, ParityflError, PayloadError, UnfinishedError, UnusableError, first_line
-from parityfl.core.screening import fault_of
+from parityfl.core.screening import update_fault
 from parityfl.core.types import AvailabilityProcess, Outcome, Update, Vector
 from parityfl.engine.fleet import Facts, Late, Presence, Reply, TrainTask
 from parityfl.web.bodies import set_aside
@@ -359,7 +359,7 @@ class HttpFleet:
         required = ("model",) if task.control is None else ("model", "control")
         reply, vectors = unpack(
             answer.body, TrainReply, self.layout, required, finite=False, carry=self._arrived
-        )  # finite or not: see `fault_of`
+        )  # finite or not: see `update_fault`
         asked = {"device_id": self.registry.device_ids[client], "round": task.round, "model_digest": digest}
         for name, value in asked.items():
             if getattr(reply, name) != value:
@@ -377,7 +377,7 @@ class HttpFleet:
             control=vectors.get("control"),
             personal_accuracy=reply.personal_accuracy,
         )
-        fault = fault_of(update, self.config.security.max_update_norm)
+        fault = update_fault(update, self.config.security.max_update_norm)
         if fault:
             raise UnusableError(fault)
         lay_aside = self.devices.bodies.lay_aside

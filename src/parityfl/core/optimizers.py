@@ -34,7 +34,7 @@ class ServerOptimizer(ABC):
 
 
 @dataclass(frozen=True)
-class Plain(ServerOptimizer):
+class PlainStep(ServerOptimizer):
     """Add the direction times the server's learning rate."""
 
     source: ClassVar[str] = "McMahan et al., AISTATS 2017"

@@ -12,7 +12,7 @@ from parityfl.core.errors import ConfigError
 from parityfl.core.ledger import OUTCOME_CODES, Ledger, RoundRecord
 from parityfl.core.seeding import generator
 from parityfl.core.selection import Selector
-from parityfl.core.selection.answer import fault_of
+from parityfl.core.selection.answer import selection_fault
 from parityfl.core.types import BoolArray, FloatArray, Outcome, Selection, State, Update, View, World
 
 Functional = Literal["loss_gain", "accuracy_gain", "local_gain"]
@@ -81,7 +81,7 @@ def plan_round(
         return Plan(round_number, time_s, registered, available, nobody)
     view = View(round_number, time_s, clients, count, ledger, world)
     chosen = selector.select(state, view, generator(world.seed, "selection", round_number))
-    fault = fault_of(chosen, view)
+    fault = selection_fault(chosen, view)
     if fault:
         name = type(selector).__name__
         raise ConfigError(f"selector {name}, round {round_number}: {fault}; parityfl.testing.check_selector tells more")

@@ -6,7 +6,7 @@ from parityfl.core.arrays import all_finite
 from parityfl.core.types import Update, Vector
 
 
-def fault_of(update: Update, max_norm: float | None) -> str:
+def update_fault(update: Update, max_norm: float | None) -> str:
     """Return why an update is refused, empty where it is not.
 
     Args:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parityfl.config import Config
-from parityfl.core.screening import fault_of
+from parityfl.core.screening import update_fault
 from parityfl.core.types import AvailabilityProcess, IntArray, Outcome
 from parityfl.engine.fleet import Late, Presence, Reply, TrainTask
 from parityfl.engine.folder import CLIENTS, RunFolder
@@ -227,7 +227,7 @@ class LocalFleet:
         if isinstance(result, Lost):
             return Reply(client, Outcome.FAILED, reason=result.reason, reproducible=False)
         update, kept = result
-        fault = fault_of(update, self._max_norm)
+        fault = update_fault(update, self._max_norm)
         if kept is not None and self._memory is not None:
             base = int(task.memory_round[client])
             await asyncio.to_thread(self._memory.store, client, task.round, kept, base)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from parityfl.core.aggregation.combine import pool
-from parityfl.core.screening import fault_of
+from parityfl.core.screening import update_fault
 from parityfl.core.types import Update
 from parityfl.experiments.batched import Trained
 from parityfl.experiments.crew import Crew, Lost
@@ -42,7 +42,7 @@ class PooledJob(OfParts):
         def sound() -> Iterator[Update]:
             for part in self.parts:
                 update, _ = part.run(bench, board)
-                if fault_of(update, bench.config.security.max_update_norm):
+                if update_fault(update, bench.config.security.max_update_norm):
                     refused.append(update)
                 else:
                     yield update

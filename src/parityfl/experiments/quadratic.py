@@ -12,7 +12,7 @@ import numpy as np
 
 from parityfl.core.aggregation import Aggregator
 from parityfl.core.ledger import Ledger
-from parityfl.core.optimizers import Plain, ServerOptimizer
+from parityfl.core.optimizers import PlainStep, ServerOptimizer
 from parityfl.core.seeding import generator
 from parityfl.core.types import BoolArray, FloatArray, RoundContext, Update, Vector, World
 
@@ -114,7 +114,7 @@ class Trial:
 
     problem: Quadratic
     rule: Aggregator
-    optimizer: ServerOptimizer = field(default_factory=Plain)
+    optimizer: ServerOptimizer = field(default_factory=PlainStep)
     start: float = 0.0
     seed: int = 0
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from parityfl.core.availability.diurnal import Diurnal
-from parityfl.core.availability.estimate import fit_diurnal, fit_gilbert_elliott
+from parityfl.core.availability.fitting import fit_diurnal, fit_gilbert_elliott
 from parityfl.core.availability.flash import RULES
 from parityfl.core.availability.gilbert_elliott import GilbertElliott
 from parityfl.core.availability.recording import Recording

@@ -9,7 +9,7 @@ import numpy as np
 from parityfl.core.availability import Bernoulli
 from parityfl.core.ledger import COMPLETED, LATE, OUTCOME_CODES, Ledger, RoundRecord, account
 from parityfl.core.seeding import generator, uniforms
-from parityfl.core.selection.answer import fault_of
+from parityfl.core.selection.answer import selection_fault
 from parityfl.core.selection.base import Selector
 from parityfl.core.types import BoolArray, FloatArray, IntArray, Outcome, Selection, State, View, World
 
@@ -150,7 +150,7 @@ def _checked_select(selector: Selector, state: State, view: View) -> Selection:
     _unchanged(vars(view.ledger), before[1], "select, ledger")
     same = np.array_equal(first.clients, second.clients) and _equal(first.probability, second.probability)
     assert same, f"select: two answers to the same state, view and generator: {first.clients} and {second.clients}"
-    fault = fault_of(first, view)
+    fault = selection_fault(first, view)
     assert not fault, f"select: {fault}"
     _check_choice(selector, first.clients, view)
     if first.probability is not None:

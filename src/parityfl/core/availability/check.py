@@ -14,8 +14,8 @@ FALSE_ALARM = 0.01
 It holds where rounds are independent and is approximate in bursts: 1 of 100 runs of the default model, with 100 clients
 and 300 rounds."""
 
-POOLED_TRIALS = 20.0
-"""As in `fairness`, and more: nobody shall be suspected because of one short visit."""
+CAUTIOUS_POOLED_TRIALS = 20.0
+"""Larger than in `fairness`, so that one short visit raises no alarm."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def self_check(process: AvailabilityProcess, num_rounds: int, interval_s: float)
         on, off = on + (available & ~before), off + (before & ~available)
         before = available
     judged, judged_here = np.where(known > 0, known, total), np.where(known > 0, known_here, here)
-    share = effective_rounds(here, total, on, off, POOLED_TRIALS) / total
+    share = effective_rounds(here, total, on, off, CAUTIOUS_POOLED_TRIALS) / total
     return SelfCheck(ratio(requested, known), ratio(judged_here, judged), judged * share)
 
 

@@ -8,7 +8,7 @@ _ROUNDING = 1e-6
 """By how much probabilities may miss what they add up to, for each client selected."""
 
 
-def fault_of(answer: Selection, view: View) -> str:
+def selection_fault(answer: Selection, view: View) -> str:
     """Return in what an answer is no `Selection` as its description has it, '' where it is one.
 
     Args:
@@ -19,13 +19,13 @@ def fault_of(answer: Selection, view: View) -> str:
         return f"{type(answer).__name__} is no Selection"
     there = np.zeros(view.world.num_clients, dtype=bool)
     there[view.available] = True
-    fault = _fault_of_clients(np.asarray(answer.clients), view, there)
+    fault = _clients_fault(np.asarray(answer.clients), view, there)
     if fault or answer.probability is None:
         return fault
-    return _fault_of_probability(np.asarray(answer.probability), len(answer.clients), there)
+    return _probability_fault(np.asarray(answer.probability), len(answer.clients), there)
 
 
-def _fault_of_clients(clients: IntArray, view: View, there: BoolArray) -> str:
+def _clients_fault(clients: IntArray, view: View, there: BoolArray) -> str:
     if clients.ndim != 1:
         return f"clients have shape {clients.shape}, not (count,)"
     if np.any(np.diff(clients) <= 0):
@@ -38,7 +38,7 @@ def _fault_of_clients(clients: IntArray, view: View, there: BoolArray) -> str:
     return ""
 
 
-def _fault_of_probability(probability: FloatArray, count: int, there: BoolArray) -> str:
+def _probability_fault(probability: FloatArray, count: int, there: BoolArray) -> str:
     if probability.shape != there.shape:
         return f"probability has shape {probability.shape}, not {there.shape}"
     if not (probability.min() >= 0 and probability.max() <= 1 + _ROUNDING):  # nan is neither
