@@ -12,7 +12,7 @@ from simulate import simulate, view_of
 from parityfl.core.errors import ConfigError
 from parityfl.core.ledger import COMPLETED, Ledger, account
 from parityfl.core.seeding import generator, uniforms
-from parityfl.core.selection.maxmin import maxmin_exact, maxmin_sampled, reference_bound
+from parityfl.core.selection.maxmin import maxmin_exact, maxmin_sampled
 from parityfl.core.selection.oracle_maxmin import OracleMaxMin
 from parityfl.testing.selection import closed_round, small_world
 
@@ -23,9 +23,7 @@ TABLE_LEVEL = np.array([0.6499, 0.5, 0.6499, 0.6499, 0.3, 0.6499])
 
 def test_p2_two_clients():
     """f({1,2}) = 1 - .1 * .9 = .91, w = 1; the reference formula min(1, 1 / 1) = 1 is infeasible."""
-    pi, mu = np.array([0.9, 0.1]), np.ones(2)
-    assert maxmin_exact(pi, mu, 1) == pytest.approx([0.91, 0.91])
-    assert reference_bound(pi, mu, 1) == pytest.approx(1.0)
+    assert maxmin_exact(np.array([0.9, 0.1]), np.ones(2), 1) == pytest.approx([0.91, 0.91])
 
 
 @given(st.floats(0.01, 1), st.floats(0.01, 1))
@@ -42,11 +40,6 @@ def test_p3_three_equal_clients():
 def test_p4_a_saturated_client():
     """{2} alone: .4 / .8 = .5 = mu_2, so it is always served; then (1 - .2 * .6 - .4) / .8 = .6 for the other."""
     assert maxmin_exact(np.array([0.8, 0.4]), np.array([1, 0.5]), 1) == pytest.approx([0.6, 0.5])
-
-
-def test_p11_reference_formula():
-    """min(1, .6 / (.5 + .25)) = .8."""
-    assert reference_bound(np.array([0.5, 0.5]), np.array([1, 2]), 0.6) == pytest.approx(0.8)
 
 
 def test_theory_table():

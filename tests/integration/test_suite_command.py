@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from parityfl.reporting.audit import audit
+from parityfl.reporting.audit import figures, read_log
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "small-suite.toml"
 
@@ -96,6 +96,6 @@ def test_a_comparison_that_cannot_be_written_is_a_failure_of_its_own(copied: Pat
 def test_the_audit_of_a_run_is_its_summary(suite: Path):
     """Our clients.csv through the audit gives the figures that the run computed from its ledger."""
     for name, summary in summaries(suite).items():
-        figures = audit(suite / name / "clients.csv")
-        assert figures.pop("num_rounds") == 6
-        assert figures == pytest.approx({key: summary[key] for key in figures}, abs=1e-12), name
+        audited = figures(read_log(suite / name / "clients.csv"))
+        assert audited.pop("num_rounds") == 6
+        assert audited == pytest.approx({key: summary[key] for key in audited}, abs=1e-12), name

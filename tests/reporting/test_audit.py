@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parityfl.core.errors import DataError
-from parityfl.reporting.audit import audit, figures_table
+from parityfl.reporting import audit as auditing
+from parityfl.reporting.audit import figures_table
 
 KEYS = [
     "num_clients",
@@ -30,6 +31,10 @@ def log(tmp_path: Path, *lines: str) -> Path:
     path = tmp_path / "log.csv"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def audit(path: Path) -> dict[str, float]:
+    return auditing.figures(auditing.read_log(path))
 
 
 def test_each_participation_counts_one(tmp_path: Path):

@@ -30,11 +30,6 @@ ALONE = (
 """What must stand beside a utility's CV where there are no accuracies to put beside it."""
 
 
-def audit(path: str | Path) -> dict[str, float]:
-    """Return the counts and metrics of a log, nan where undefined; see `read_log` and `figures`."""
-    return figures(read_log(path))
-
-
 def read_log(path: str | Path) -> pl.DataFrame:
     """Return a log's round, client_id, available, selected, participated, increment and time_s, in the file's order.
 

@@ -15,7 +15,7 @@ from parityfl.core.errors import FolderError
 from parityfl.core.presets import parts
 from parityfl.reporting.intervals import Estimate, estimate, sign_test
 from parityfl.reporting.labels import FEDAVG, method_key, methods, parts_label, setting_key, settings
-from parityfl.reporting.load import RunData
+from parityfl.reporting.load import RunData, last_known
 from parityfl.reporting.standing import standing
 
 
@@ -201,12 +201,6 @@ def compare(runs: Sequence[RunData], baseline: str | None = None) -> Comparison:
     differences, unpaired = _differences(rows, chosen)
     notes = [note for group in groups.values() for note in _notes(group)] + _mixed(rows)
     return Comparison(chosen, tuple(rows), tuple(differences), tuple(unpaired), tuple(notes))
-
-
-def last_known(frame: pl.DataFrame, column: str) -> float | None:
-    """Return the column's last value that is known, None where there is none."""
-    values = frame[column].drop_nulls()
-    return float(values[-1]) if len(values) else None
 
 
 def why_unpaired(run: RunData, other: RunData) -> str:

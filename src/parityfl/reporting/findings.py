@@ -8,8 +8,8 @@ from shlex import quote
 import polars as pl
 
 from parityfl.core.left_behind import LITTLE_BENEFIT, MANY_DUE, MANY_MISSED
-from parityfl.reporting.compare import Comparison, Difference, last_known, unfinished
-from parityfl.reporting.load import RunData
+from parityfl.reporting.compare import Comparison, Difference, unfinished
+from parityfl.reporting.load import RunData, last_known
 from parityfl.reporting.tables import UNKNOWN, interval, number
 
 MOST_NAMES = 10

@@ -103,6 +103,12 @@ def load_run(path: str | Path) -> RunData:
     )
 
 
+def last_known(frame: pl.DataFrame, column: str) -> float | None:
+    """Return the column's last value that is known, None where there is none."""
+    values = frame[column].drop_nulls()
+    return float(values[-1]) if len(values) else None
+
+
 def _complete(rounds: pl.DataFrame, clients: pl.DataFrame) -> pl.DataFrame:
     """Return the rounds up to the last that has all its clients.
 

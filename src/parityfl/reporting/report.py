@@ -16,10 +16,10 @@ from parityfl.core.errors import FolderError
 from parityfl.core.presets import method_label
 from parityfl.files import replace_file, writing
 from parityfl.reporting.coabsence import co_absence
-from parityfl.reporting.compare import Comparison, compare, last_known, unfinished
+from parityfl.reporting.compare import Comparison, compare, unfinished
 from parityfl.reporting.figures import END_FIGURES, RUN_FIGURES
 from parityfl.reporting.findings import headlines, verdicts, warnings
-from parityfl.reporting.load import CONFIG, RunData, find_runs, find_unfinished, load_run
+from parityfl.reporting.load import CONFIG, RunData, find_runs, find_unfinished, last_known, load_run
 from parityfl.reporting.method_figures import METHOD_FIGURES, paired_differences
 from parityfl.reporting.reaching import paces
 from parityfl.reporting.requested import availability_line, dropout_line

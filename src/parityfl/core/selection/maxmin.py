@@ -71,15 +71,6 @@ def maxmin_sampled(draws: BoolArray, mu: FloatArray, per_round: int) -> FloatArr
     return np.where(seen, rate / np.where(seen, weight, 1.0), np.nan)
 
 
-def reference_bound(pi: FloatArray, mu: FloatArray, budget: float) -> float:
-    """Return min(min mu, budget / sum(pi / mu)), the closed formula of the reference implementation.
-
-    An upper bound of the smallest max-min level only: it knows the capacity of all clients together and of none of
-    their subsets.
-    """
-    return float(min(mu.min(), budget / (pi / mu).sum()))
-
-
 def _truncated_rank(pi: FloatArray, per_round: int) -> FloatArray:
     """Return E[min(m, |A and K|)] for every set K as a bit mask, shape (2^N,)."""
     count = np.zeros((1, per_round + 1))

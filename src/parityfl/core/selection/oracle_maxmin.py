@@ -33,8 +33,7 @@ class OracleMaxMin(IndexSelector):
 
     So E sum_k w_k (s_k / (w_k T) - x*_k)^2 <= sum_k x*_k (1 + y*_k) / T. With bursts, or pi_k(t) that moves, the limit
     is the same where availability is ergodic, as for `lnu`; that is checked by simulation only. Selections count,
-    whether they deliver or not. The closed formula of the reference implementation is only an upper bound of the
-    point's smallest level (`maxmin.reference_bound`).
+    whether they deliver or not.
     """
 
     source: ClassVar[str] = "parityfl; lexicographically optimal base, Fujishige, Math. Oper. Res. 5(2), 1980"
