@@ -119,7 +119,7 @@ class QuadraticFleet:
             done = outcome is Outcome.COMPLETED
             reason = "" if done else f"was {outcome}"
             same = self.reproducible or outcome is not Outcome.TIMED_OUT
-            yield Reply(client, outcome, update if done else None, reason, 1.5 * client, 100.0, 200.0, same)
+            yield Reply(client, outcome, update if done else None, 1.5 * client, 100.0, 200.0, reason, same)
 
     def late_updates(self):
         late, self.late = self.late[::-1], []

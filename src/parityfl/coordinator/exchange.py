@@ -56,7 +56,7 @@ class Exchange:
             self.client,
             outcome,
             update,
-            _shortened(reason),
+            reason=_shortened(reason),
             latency_s=self.clock() - self.began,
             bytes_up=self.bytes_up,
             bytes_down=self.bytes_down,

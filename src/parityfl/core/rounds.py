@@ -1,7 +1,7 @@
 """A round as pure functions: plan whom to ask, close with what came of it, and read the figures off the ledger."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,14 +47,23 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one selected client: the figures of its reply, without its model."""
+    """What became of one selected client.
+
+    Attributes:
+        client: the client's index.
+        outcome: the one outcome.
+        update: present exactly when the outcome is `COMPLETED`; of it only the figures count here.
+        latency_s: seconds from asking to the outcome; nan where nothing was measured.
+        bytes_up: bytes received from the client; nan where there is no wire.
+        bytes_down: bytes sent to the client.
+    """
 
     client: int
     outcome: Outcome
-    update: Update | None
-    latency_s: float
-    bytes_up: float
-    bytes_down: float
+    update: Update | None = None
+    latency_s: float = math.nan
+    bytes_up: float = math.nan
+    bytes_down: float = math.nan
 
 
 def plan_round(
@@ -90,7 +99,7 @@ def plan_round(
 
 def close_round(
     plan: Plan,
-    results: list[Result],
+    results: Sequence[Result],
     ledger: Ledger,
     world: World,
     *,
@@ -214,7 +223,7 @@ def staleness(ledger: Ledger) -> FloatArray:
     return np.where(ledger.last_participated > 0, ledger.rounds - ledger.last_participated, np.nan)
 
 
-def _columns(results: list[Result], num_clients: int) -> Callable[[Callable[[Result], float]], FloatArray]:
+def _columns(results: Sequence[Result], num_clients: int) -> Callable[[Callable[[Result], float]], FloatArray]:
     def column(read: Callable[[Result], float]) -> FloatArray:
         values = _unknown(num_clients)
         for result in results:

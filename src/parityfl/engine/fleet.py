@@ -6,7 +6,8 @@ from math import inf
 from typing import Protocol
 
 from parityfl.core.ledger import Ledger, RoundRecord
-from parityfl.core.types import BoolArray, FloatArray, IntArray, Outcome, Update, Vector, World
+from parityfl.core.rounds import Result
+from parityfl.core.types import BoolArray, FloatArray, IntArray, Update, Vector, World
 
 
 @dataclass(frozen=True)
@@ -70,28 +71,16 @@ class TrainTask:
 
 
 @dataclass(frozen=True)
-class Reply:
+class Reply(Result):
     """How one selected client's round ended: an update, or a reason.
 
     Attributes:
-        client: the client's index.
-        outcome: the one outcome.
-        update: present exactly when the outcome is `COMPLETED`.
         reason: one line for the log, empty when completed.
-        latency_s: seconds from asking to the outcome; nan where nothing was measured.
-        bytes_up: bytes received from the client; nan where there is no wire.
-        bytes_down: bytes sent to the client.
         reproducible: whether a repetition with the same seed would come to the same outcome; not so where a wall-clock
             time-out, a lost worker, the wire or a broken client decided it. Then the run is not deterministic.
     """
 
-    client: int
-    outcome: Outcome
-    update: Update | None = None
     reason: str = ""
-    latency_s: float = float("nan")
-    bytes_up: float = float("nan")
-    bytes_down: float = float("nan")
     reproducible: bool = True
 
 

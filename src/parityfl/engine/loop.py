@@ -22,7 +22,7 @@ from parityfl.core.fairness import jsonable
 from parityfl.core.ledger import Ledger, RoundRecord, account
 from parityfl.core.optimizers import ServerOptimizer
 from parityfl.core.rounding import Carry, as_it_is
-from parityfl.core.rounds import Functional, Plan, Result, close_round, fairness_figures, plan_round
+from parityfl.core.rounds import Functional, Plan, close_round, fairness_figures, plan_round
 from parityfl.core.selection import Selector
 from parityfl.core.types import BoolArray, FloatArray, IntArray, RoundContext, Step, Vector, World
 from parityfl.engine.fleet import (
@@ -33,7 +33,6 @@ from parityfl.engine.fleet import (
     Fleet,
     Late,
     Observer,
-    Reply,
     TrainTask,
 )
 from parityfl.engine.folder import RunFolder, disk_errors
@@ -229,7 +228,7 @@ class _Run:
         clock.lap("evaluate_s")
         record = close_round(
             plan,
-            [_result(reply) for reply in learned.intake.replies],
+            learned.intake.replies,
             state.ledger,
             world,
             eval_loss=evaluation.clients.loss,
@@ -483,10 +482,6 @@ def _measured(record: RoundRecord, evaluation: Evaluation) -> dict[str, float]:
         "bytes_down": _whole_sum(record.bytes_down),
         "bytes_up": _whole_sum(record.bytes_up),
     }
-
-
-def _result(reply: Reply) -> Result:
-    return Result(reply.client, reply.outcome, reply.update, reply.latency_s, reply.bytes_up, reply.bytes_down)
 
 
 def _with_newcomers(state: RunState, registered: BoolArray) -> RunState:
