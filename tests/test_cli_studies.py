@@ -159,11 +159,13 @@ def test_list_is_a_line_each(call, kind):
     assert lines == sorted(lines)
 
 
-def test_list_knows_what_is_registered(call):
+def test_list_knows_what_is_registered(call, restored):
     from dataclasses import dataclass
 
     from parityfl.core.selection import selector
     from parityfl.core.selection.uniform import Uniform
+
+    restored(selector)
 
     @selector("of-a-test")
     @dataclass(frozen=True)
@@ -171,12 +173,9 @@ def test_list_knows_what_is_registered(call):
         """Select as a test does."""
 
     assert "of-a-test" in selector.names()
-    try:
-        out = call("list", "selectors")[1]
-        line = next(line for line in out.splitlines() if line.startswith("of-a-test "))
-        assert line.endswith("  Select as a test does.  [McMahan et al., AISTATS 2017]")
-    finally:
-        selector._entries.pop("of-a-test")
+    out = call("list", "selectors")[1]
+    line = next(line for line in out.splitlines() if line.startswith("of-a-test "))
+    assert line.endswith("  Select as a test does.  [McMahan et al., AISTATS 2017]")
 
 
 def test_help_imports_nothing_heavy():

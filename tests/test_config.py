@@ -215,9 +215,9 @@ def test_true_and_false_where_they_mean_something():
     assert (config.selector.relative, config.aggregator.weighted) == (False, False)
 
 
-def test_a_part_of_ones_own_is_the_same_after_a_trip_through_json(monkeypatch):
+def test_a_part_of_ones_own_is_the_same_after_a_trip_through_json(restored):
     """Its author wrote 1 for a float: the first document would say 1 and the second 1.0."""
-    monkeypatch.setattr(selector, "_entries", dict(selector._entries))
+    restored(selector)
 
     @selector("whole-default")
     @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Many clients at once learn what each learns alone, but for the order in which floating point adds up."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from parityfl.config import Config
 from parityfl.core.objectives import objective
+from parityfl.core.registry import Registry
 from parityfl.core.types import Update
 from parityfl.training.many import ManyModels, in_turn, kernels, side_by_side
 from parityfl.training.models import CnnSmall, Mlp, Shape, build_model, model
@@ -29,15 +31,6 @@ def bench(**changes: Any) -> Workbench:
         "training": {"epochs": 2, "batch_size": 16},
     }
     return Workbench(Config(**{**sections, **changes}))
-
-
-def bench_of(network: type[nn.Module]) -> Workbench:
-    """The same clients with a network that is registered only for as long as it is built."""
-    model("of-a-test")(network)
-    try:
-        return bench(model={"name": "of-a-test"})
-    finally:
-        del model._entries["of-a-test"]
 
 
 def assert_alike(one: Update, other: Update) -> None:
@@ -143,8 +136,12 @@ class Normalised(CnnSmall):
     ("network", "offered"),
     [(Tanh, ["vmap"]), (Halved, ["vmap"]), (Spare, ["grouped", "vmap"]), (Frozen, []), (Normalised, [])],
 )
-def test_kernels_are_those_that_learn_the_same(network: type[nn.Module], offered: list[str]) -> None:
-    work = bench_of(network)
+def test_kernels_are_those_that_learn_the_same(
+    network: type[nn.Module], offered: list[str], restored: Callable[[Registry[Any]], None]
+) -> None:
+    restored(model)
+    model("of-a-test")(network)
+    work = bench(model={"name": "of-a-test"})
     assert work.kernels == offered
     for kernel in offered:
         assert_same_round(work, kernel)

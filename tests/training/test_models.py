@@ -121,18 +121,17 @@ def test_bf16_is_close_and_leaves_float32_weights():
     assert torch.allclose(loss, exact, atol=0.05)
 
 
-def test_a_network_with_buffers_is_refused():
+def test_a_network_with_buffers_is_refused(restored):
+    restored(model)
+
     @model("test-buffered")
     class Buffered(nn.Module):
         def __init__(self, shape, num_classes):
             super().__init__()
             self.norm = nn.BatchNorm2d(shape[0])
 
-    try:
-        with pytest.raises(ConfigError, match=r"'norm\.running_mean'.*GroupNorm"):
-            build_model("test-buffered", (1, 8, 8), 10)
-    finally:
-        del model._entries["test-buffered"]
+    with pytest.raises(ConfigError, match=r"'norm\.running_mean'.*GroupNorm"):
+        build_model("test-buffered", (1, 8, 8), 10)
 
 
 def test_images_that_are_too_small():
