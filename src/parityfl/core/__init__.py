@@ -1,1 +1,1 @@
-"""The mathematics of a run: pure functions on numpy arrays, and nothing else."""
+"""The mathematics of a run, with the standard library, numpy and its bfloat16 alone."""

@@ -15,8 +15,8 @@ from parityfl.core.errors import PayloadError
 from parityfl.core.types import Vector
 
 _BLOCK = 2**13
-"""Numbers that BLAS is given at a time for a dot product: above 10,000 OpenBLAS shares them out among its threads, so
-that the sum would depend on how many there are."""
+"""Numbers that BLAS is given at a time for a dot product: above 10,000 OpenBLAS splits them among its threads, and the
+sum would depend on the number of threads."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Memory that is used again: what the system hands out anew, page by page, costs as much as two passes over it."""
+"""Reused buffers: fresh pages cost as much as two passes over the data."""
 
 import weakref
 from collections import deque
@@ -17,7 +17,7 @@ class Buffers:
     """Memory that comes back by itself, from whichever thread, when the last view of it is gone.
 
     Args:
-        budget: how many bytes are lent at a time, though always one buffer.
+        budget: how many bytes may be lent at a time; one buffer may be, whatever its size.
     """
 
     def __init__(self, budget: int) -> None:
@@ -28,7 +28,7 @@ class Buffers:
         self._lock = Lock()
 
     def lend(self, size: int) -> memoryview | None:
-        """Return a buffer of at least `size` bytes, which hold anything; None where they are all taken."""
+        """Return a buffer of at least `size` bytes of arbitrary content; None where the budget is used up."""
         size = -(-size // _STEP) * _STEP
         with self._lock:
             self._take_back()
@@ -53,6 +53,6 @@ _vectors = Buffers(_VECTORS_BYTES)
 
 
 def empty_vector(size: int) -> Vector:
-    """Return a float32 vector of `size` numbers, which are anything, in memory that an earlier one may have left."""
+    """Return a float32 vector of `size` arbitrary numbers, where possible in the memory of an earlier one."""
     buffer = _vectors.lend(4 * size)
     return np.empty(size, dtype=np.float32) if buffer is None else np.frombuffer(buffer, np.float32, size)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 Columns = Mapping[str, type[int] | type[float] | type[str]]
-"""By name, what a cell holds where it is not empty."""
+"""The type of what a cell holds where it is not empty, by the column's name."""
 
 ROUND_COLUMNS: Columns = {
     "round": int, "time_s": float, "num_available": int, "num_selected": int, "num_participated": int,

@@ -8,7 +8,7 @@ import numpy as np
 from parityfl.core.ledger import Ledger
 
 LEAST_KNOWN = 3
-"""Of how many clients a latency must be known before a deadline follows them."""
+"""How many clients' latencies must be known before an adaptive deadline follows them."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ Z_95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution."""
 
 POOLED_TRIALS = 2.0
-"""How many of a client's own rounds the other clients count for where its bursts are estimated."""
+"""Where a client's bursts are estimated, the rate of all clients counts as so many trials of its own."""
 
 
 def coefficient_of_variation(values: FloatArray) -> float:
@@ -78,7 +78,7 @@ def weighted_mean(values: FloatArray, weights: FloatArray) -> float:
 
 
 def weighted_deviation(values: FloatArray, weights: FloatArray) -> float:
-    """Return the root of sum w (x - m)^2 / sum w around the `weighted_mean` m, 0 or more; nan like that."""
+    """Return the root of sum w (x - m)^2 / sum w around the `weighted_mean` m, 0 or more; nan where m is."""
     centre = weighted_mean(values, weights)
     return math.sqrt(weighted_mean((values - centre) ** 2, weights))
 

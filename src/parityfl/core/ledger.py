@@ -236,9 +236,9 @@ def account(ledger: Ledger, record: RoundRecord) -> Ledger:
 
 
 def _credited(ledger: Ledger, record: RoundRecord) -> FloatArray:
-    """Return the utility after a round: an unmeasured gain adds nothing, and is no 0 where there is no other.
+    """Return the utility after a round: an unmeasured gain adds nothing, and stays nan where none was measured.
 
-    It is infinite from where it is more than a float can hold.
+    It is infinite once it is more than a float can hold.
     """
     unknown = np.isnan(record.credit) & ((ledger.participated == 0) | np.isnan(ledger.utility))
     with np.errstate(over="ignore"):

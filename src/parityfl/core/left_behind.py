@@ -9,11 +9,11 @@ MANY_ROUNDS = 5
 """Rounds since a client registered before it can count as left behind for having been away."""
 
 MANY_DUE = 5
-"""How often the average client would have been selected, with as many opportunities, before a client counts as left
-behind for what became of them: where one in twenty is selected, that takes a hundred rounds."""
+"""A client can count as left behind for what became of its opportunities once the average client with as many would
+have been selected so often: where one in twenty is selected, that takes a hundred rounds."""
 
 MANY_MISSED = 10
-"""So many selections in a row without a completed round are no accident any more."""
+"""So many selections in a row without a completed round are no accident."""
 
 LITTLE_BENEFIT = 0.1
 """A utility of at most this share of the median is little."""
@@ -25,7 +25,7 @@ REASONS = (
     "no longer completes rounds",
     "little benefit",
 )
-"""Why a client may be left behind; of those that hold, the first one is said."""
+"""Why a client may be left behind; the first that holds is the one given."""
 
 
 def left_behind(
@@ -37,7 +37,7 @@ def left_behind(
     missed: IntArray,
     normalized_utility: FloatArray,
 ) -> NDArray[np.str_]:
-    """Return for each client why it is left behind, one of `REASONS`, or ''; who has only just come is not.
+    """Return for each client why it is left behind, one of `REASONS`, '' where it is not; a newcomer is not.
 
     Benefit is judged only where the median of the known utilities is above 0: where nobody measured any, all are 0. It
     is little where it is so in total and per opportunity: once there is little left to learn, those who are always

@@ -1,6 +1,6 @@
 """What a process may use of its machine: memory and cores, as its container leaves them.
 
-What the kernel says of the machine is true of all of it. A container's limits are those of its control groups (Linux
+The kernel's own figures are those of the whole machine. A container's limits are those of its control groups (Linux
 cgroups, version 2 or 1): a process is in one, and so in all those around that.
 """
 
@@ -15,8 +15,8 @@ _MEMORY = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""Of version 2 and of version 1: the files with a group's limit and use, and the line of memory.stat with what of that
-use are pages of files that nobody has looked at for long: the kernel takes them back first."""
+"""For version 2 and for version 1: the files with a group's limit and use, and the line of memory.stat that says how
+much of the use is pages of files not read for long, which the kernel takes back first."""
 
 
 def available_memory(root: Path = ROOT) -> int:
@@ -33,7 +33,7 @@ def available_memory(root: Path = ROOT) -> int:
 def available_cores(root: Path = ROOT) -> int:
     """Return how many cores this process may keep busy, at least 1.
 
-    That is the smaller of its affinity and of the quotas of its control groups, a part of a core counted as one.
+    That is the smaller of its affinity and of the quotas of its control groups, rounded up to whole cores.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return int(min([affinity, *map(_core_quota, _groups(root, "cpu"))]))

@@ -74,7 +74,7 @@ class Momentum(ServerOptimizer):
 
 
 LEAST_TAU, MOST_TAU = 1e-30, 1e15
-"""The smallest and the largest `Adam.tau`: float32 holds it, and the square of the largest, with room for more."""
+"""The smallest and the largest `Adam.tau`: float32 holds both, and the square of the largest with room to spare."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The presets that ship in the package, as their files hold them: what a method's name stands for, and if it does."""
+"""The presets that ship in the package, as their files hold them, and what a run's method is called."""
 
 import tomllib
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _PARTS = (
     ("objective", "name", "plain"),
     ("server", "optimizer", "none"),
 )
-"""The sections and keys that name what a method is made of, with what they are where a configuration is silent."""
+"""The sections and keys that name what a method is made of, with their defaults."""
 
 
 def preset_names() -> list[str]:
@@ -23,18 +23,18 @@ def preset_names() -> list[str]:
 
 
 def preset_document(name: str) -> dict[str, Any]:
-    """Return the content of a preset that there is."""
+    """Return the content of an existing preset."""
     document: dict[str, Any] = tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
     return document
 
 
 def method_label(config: Mapping[str, Any]) -> str:
-    """Return what the method of a configuration's document is called where it stands alone."""
+    """Return the name of the method of a configuration's document, or that of its parts where it has none."""
     return method_name(config) or parts_joined(config)
 
 
 def method_name(config: Mapping[str, Any]) -> str:
-    """Return the method's name, '' where it is that of a preset with other parts; other names are the user's own."""
+    """Return the method's name, '' where it is a preset's and the parts are others; the user's own names stay."""
     name = str(config.get("method") or "")
     return name if _preset_parts().get(name, parts(config)) == parts(config) else ""
 
@@ -45,7 +45,7 @@ def parts(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def parts_joined(config: Mapping[str, Any]) -> str:
-    """Return the names of selector and aggregator, and of what there is besides."""
+    """Return the names of selector and aggregator, and of the other parts that are not the default, joined by +."""
     named = parts(config)
     besides = [name for name, (_, _, usual) in zip(named[2:], _PARTS[2:], strict=True) if name != usual]
     return "+".join([*named[:2], *besides])

@@ -117,7 +117,7 @@ class Registry(Generic[T]):
 
 
 def _key_fault(entry: Any, base: type) -> str:
-    """Return which key of a dataclass has no default, or what its base wants as a key and it has not."""
+    """Say which key of a dataclass has no default, or is wanted by its base and missing; '' where there is none."""
     keys = {key.name: key for key in fields(entry)}
     bare = [key.name for key in keys.values() if key.default is MISSING and key.default_factory is MISSING]
     wanted = [name for name in base.__annotations__ if not hasattr(base, name) and name not in keys]

@@ -8,7 +8,7 @@ from ml_dtypes import bfloat16
 from parityfl.core.types import Vector
 
 Carry = Callable[[Vector], Vector]
-"""Returns a vector as it arrives, also where its numbers came as bfloat16."""
+"""Returns a vector, float32 or as bfloat16, as the float32 vector that arrives."""
 
 
 def as_it_is(vector: Vector) -> Vector:

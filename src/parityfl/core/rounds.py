@@ -80,7 +80,7 @@ def plan_round(
     """Select up to `wanted` of the available clients for the round after the ledger's last.
 
     Raises:
-        ConfigError: the selector's answer is no `Selection` as its description has it.
+        ConfigError: the selector's answer is no valid `Selection`.
     """
     round_number = ledger.rounds + 1
     clients = np.flatnonzero(available).astype(np.int64)
@@ -211,7 +211,7 @@ def mean_availability(ledger: Ledger) -> FloatArray:
     """Return the mean true P(available) over the rounds so far; nan before a client has registered, without truth.
 
     Where it is not known for every client and round, it is the share of rounds seen for all of them: one client's
-    truth beside another's luck would say nothing of who is there more often.
+    truth and another's luck cannot be compared.
     """
     if np.isnan(ledger.expected_available).any():
         return fairness.ratio(ledger.available, ledger.rounds_present)

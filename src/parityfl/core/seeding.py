@@ -15,7 +15,7 @@ from parityfl.core.types import FloatArray
 
 
 class _Key(ISeedSequence):
-    """A generator's key. Handed over like this numpy does not first ask the system for one that is never used."""
+    """A generator's key. Given in this form, it spares numpy from asking the system for entropy that is never used."""
 
     def __init__(self, seed: int, purpose: str) -> None:
         self._words = np.frombuffer(blake2b(f"{seed}/{purpose}".encode(), digest_size=16).digest(), dtype=np.uint64)

@@ -19,7 +19,7 @@ BoolArray = NDArray[np.bool_]
 Vector = NDArray[np.float32]
 """A model, an update or a direction: flat, float32, shape (d,)."""
 LEAST_STEP, MOST_STEP = 1e-30, 1e30
-"""The smallest and the largest size of steps: as a `Vector` neither it nor one over it is 0 or infinite."""
+"""The smallest and the largest size of steps: in float32 neither a size nor one over it is 0 or infinite."""
 
 State = Mapping[str, NDArray[Any]]
 """What a method remembers from round to round: named arrays, which the journal can store as they are.
@@ -192,7 +192,7 @@ class RoundContext:
 
     @property
     def population(self) -> int:
-        """How many clients have registered by now: whom a mean over all clients is over."""
+        """How many clients have ever registered: a mean over all clients is over these."""
         return int(np.sum(self.known))
 
 

@@ -17,7 +17,7 @@ SIZE = 12
 
 @dataclass(frozen=True)
 class ExampleRound:
-    """What a rule is given in one round."""
+    """The input of a rule in one round."""
 
     context: RoundContext
     updates: tuple[Update, ...]

@@ -16,7 +16,7 @@ from parityfl.training.datasets import dataset
 from parityfl.training.datasets.base import Dataset, Images
 
 BATCHES_A_PIECE = 16
-"""Enough that handing a piece to a worker costs little beside it, and few enough that all workers end at one time."""
+"""Enough that handing a piece to a worker costs little beside it, and so few that all workers end almost together."""
 
 PartName = Literal["held", "test"]
 """The parts that are measured."""

@@ -1,4 +1,4 @@
-"""Many small clients at once: K copies of a network as one, for models so small that a step costs more than its sums.
+"""Many small clients at once: K copies of a network as one, for models whose steps cost more to start than to compute.
 
 The copies' parameters are the rows of a matrix. Two kernels compute what they predict:
 
@@ -123,14 +123,14 @@ def kernels(module: nn.Module, shape: Shape) -> list[Kernel]:
 
 
 def _trains_as_one(module: nn.Module) -> bool:
-    """Whether all of a network learns, and each example counts by itself, so that there may be padding beside it."""
+    """Whether all of a network learns and it treats each example by itself, so that padding does not matter."""
     frozen = any(not parameter.requires_grad for parameter in module.parameters())
     mixed = any(isinstance(layer, _BatchNorm) for layer in module.modules())
     return not (frozen or mixed)
 
 
 def _brings_many(module: nn.Module) -> bool:
-    """Whether `many` computes what the network does: the last class to change any part of this brings both."""
+    """Whether `many` computes what `forward` does: the last class to change either or `features` brings both."""
     for kind in type(module).__mro__:
         changed = {"forward", "features", "many"} & vars(kind).keys()
         if changed:

@@ -3,8 +3,8 @@
 A coordinator may go back: to the round before (its newest checkpoint is damaged), or over a round that did not count
 (the reply was late). So beside the newest version the one that it was made from is kept, and the one before that. With
 a folder they outlive the process; files hold a checksum, are written under another name and moved into place. Of these
-only the newest versions are in memory too, and no more than `HELD_BYTES`: for many clients of a large model all would
-be gigabytes, and to read them each time would cost a round of a small model a tenth or more.
+only the newest versions are in memory too, and no more than `HELD_BYTES`: all versions of many clients of a large model
+would take gigabytes, and reading them each time would lengthen a round of a small model by a tenth or more.
 """
 
 from hashlib import sha256
@@ -38,7 +38,7 @@ class ClientMemory:
         self._versions: dict[int, dict[int, Vector]] = {}
 
     def held(self, client: int, round: int) -> Vector | None:
-        """Return what `recall` does where no file need be read for it; else None."""
+        """Return what `recall` would where that needs no file; else None."""
         return self._versions.get(client, {}).get(round)
 
     def recall(self, client: int, round: int) -> Vector | None:

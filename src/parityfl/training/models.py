@@ -98,7 +98,7 @@ class _TwoConvolutions(Network):
             assert layer.bias is not None
             seen = _pool(nn.functional.conv2d(seen, layer.weight, padding=layer.padding))
             seen = seen.add_(layer.bias.view(-1, 1, 1)).relu_()
-        return seen.permute(0, 2, 3, 1).flatten(1)  # as they lie: to reorder them, and gradients back, takes a tenth
+        return seen.permute(0, 2, 3, 1).flatten(1)  # as they lie: reordering them and their gradients takes a tenth
 
     def many_features(self, parameters: Mapping[str, Tensor], images: Tensor) -> Tensor:
         """Return what K copies of the convolutions see, shape (K, n, num_features), the channels innermost."""

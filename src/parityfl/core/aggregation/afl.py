@@ -63,7 +63,7 @@ def project_on_simplex(point: FloatArray) -> FloatArray:
 
     All coordinates are lowered by one threshold and cut at 0; sorting finds it (Held, Wolfe and Crowder 1974).
     """
-    point = point - point.max()  # what is added to all changes nothing, but a sum of 1 is lost beside large numbers
+    point = point - point.max()  # a shift of all changes nothing, and beside large numbers the sum of 1 would be lost
     falling = np.sort(point)[::-1]
     thresholds = (np.cumsum(falling) - 1) / np.arange(1, len(point) + 1)
     threshold = thresholds[np.flatnonzero(falling > thresholds)[-1]]

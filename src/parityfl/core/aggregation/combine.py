@@ -10,8 +10,8 @@ from parityfl.core.buffers import empty_vector
 from parityfl.core.types import Update, Vector
 
 BLOCK = 2**18
-"""Parameters that are added at a time: few enough that they stay in a cache until they are added, so that an update is
-read from memory once, and so many that the calls of numpy cost next to nothing."""
+"""Parameters that are added at a time: few enough to stay in a cache until they are added, so that an update is read
+from memory once, and enough that the calls of numpy cost next to nothing."""
 
 Weigh = Callable[[Update], float]
 """Says what an update weighs, 0 or more, from its figures alone."""

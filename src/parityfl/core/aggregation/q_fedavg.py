@@ -54,7 +54,7 @@ class QFedAvg(Aggregator):
 
         folded = fold(((weigh(update), update.delta) for update in updates), len(context.weights))
         curvature = np.float32(sum(curvatures))
-        known = curvature >= np.finfo(np.float32).tiny  # a loss of nearly 0 to the power of q is none
+        known = curvature >= np.finfo(np.float32).tiny  # a loss of nearly 0 to the power of q is too small to divide by
         return Step(folded.total / curvature if known else None, state)
 
     def _curvature(self, delta: Vector, loss: float, scale: float) -> float:

@@ -1,6 +1,6 @@
 """Coins: a client is available in a time slot when its coin, uniform in [0, 1), falls below its probability.
 
-Every synthetic model is made of two parts: how coins hang together over time and across clients, and how the
+Every synthetic model is made of two parts: how coins depend on each other over time and across clients, and how the
 probability moves. Whatever the coins' dependence, each one alone is uniform, so P(available) is exact.
 """
 

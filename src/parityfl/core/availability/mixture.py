@@ -47,7 +47,7 @@ class Mixture(AvailabilityModel):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Those of its components."""
+        """The files of its components."""
         return tuple(name for index in range(len(self.components)) for name in self._model(index).files)
 
     def bind(self, world: World) -> "MixtureProcess":

@@ -108,7 +108,7 @@ def read_recording(path: str, rule: str = "charging_wifi", max_gap_h: float | No
 
 
 def _where(path: str) -> str:
-    """Say where a relative path was looked for, and what helps; '' of an absolute one."""
+    """Say where a relative path was looked for, and what helps; '' for an absolute one."""
     with suppress(OSError):  # the current folder may be gone
         if not Path(path).expanduser().is_absolute():
             remedy = "give an absolute path, or run from the folder that it is relative to"
@@ -118,7 +118,7 @@ def _where(path: str) -> str:
 
 @lru_cache(maxsize=4)
 def _parse(path: str, file: Path, mtime_ns: int, size: int) -> FlashLog | Recording:
-    """Parse the file; its time and size are there to miss the cache when it has changed."""
+    """Parse the file; its time and size are part of the cache's key, so that a changed file is parsed again."""
     text = file.read_text(encoding="utf-8-sig")
     return read_intervals(text, path) if is_intervals(text) else read_flash(text, path)
 
@@ -186,7 +186,7 @@ def _replay(recording: Recording, keys: Trace, world: World) -> TraceProcess:
     run_end = _run_ends(recording, end, period_s) if keys.loop else end
     on_s = recording.on * np.clip(np.minimum(end, run_end - hold_s) - start, 0.0, None)
     pi = np.bincount(device, weights=on_s) / period_s
-    base = np.concatenate([[0.0], np.cumsum(period_s + 1.0)[:-1]])  # a second apart, lest the ends meet
+    base = np.concatenate([[0.0], np.cumsum(period_s + 1.0)[:-1]])  # a second apart, so that the ends do not meet
     client = np.arange(world.num_clients) % len(recording.devices)
     return TraceProcess(
         axis=start + base[device],

@@ -5,11 +5,11 @@ import numpy as np
 from parityfl.core.types import BoolArray, FloatArray, IntArray, Selection, View
 
 _ROUNDING = 1e-6
-"""By how much probabilities may miss what they add up to, for each client selected."""
+"""By how much the sum of probabilities may be off, per client selected."""
 
 
 def selection_fault(answer: Selection, view: View) -> str:
-    """Return in what an answer is no `Selection` as its description has it, '' where it is one.
+    """Return what keeps an answer from being a valid `Selection`, '' where it is one.
 
     Args:
         answer: what a selector returned, whatever it is.

@@ -50,7 +50,7 @@ def maxmin_sampled(draws: BoolArray, mu: FloatArray, per_round: int) -> FloatArr
     """Return the max-min normalised utilities for the empirical distribution of draws, whatever their correlation.
 
     Frank-Wolfe on the convex objective sum_k y_k^2 / w_k: each pass serves, in every draw, the m clients with the
-    smallest level, and averages. The error is about 1 / 400 beside that of the sample.
+    smallest level, and averages. The error is about 1 / 400, in addition to that of the sample.
 
     Args:
         draws: who was available, shape (S, N).
