@@ -235,7 +235,7 @@ class DeviceHost:
         async def work(asked: Proceed) -> Payload:
             return await self._in_torch_thread(lambda: self._train(order, asked))
 
-        reply = await device.once(key, work, patient=run.config.rounds.clock == "virtual")
+        reply = await device.once(key, work, patient=run.config.rounds.virtual)
         if not asker_gone():
             device.forget(key)
         return reply
@@ -340,7 +340,7 @@ class DeviceHost:
         try:
             return self._memory.recall(order.index, order.request.memory_round)
         except LostMemoryError as error:
-            if order.run.config.rounds.clock == "virtual":
+            if order.run.config.rounds.virtual:
                 raise ProblemError(410, f"{order.device.device_id}: {error}") from None
             order.device.log.warning("%s: it starts afresh", error)
             return None
@@ -361,7 +361,7 @@ class DeviceHost:
         return device.index
 
     def _check_available(self, order: _Order) -> None:
-        virtual = order.run.config.rounds.clock == "virtual"
+        virtual = order.run.config.rounds.virtual
         time_s = order.request.time_s if virtual else self._scaled_time(order.run)
         if not order.run.availability.available(time_s)[order.index]:
             raise ProblemError(409, f"{order.device.device_id} is away at {time_s:g} s")
@@ -371,7 +371,7 @@ class DeviceHost:
         run = self._run
         if run is None or device.index is None:
             return False
-        if run.config.rounds.clock == "virtual":
+        if run.config.rounds.virtual:
             return True
         return bool(run.availability.available(self._scaled_time(run))[device.index])
 

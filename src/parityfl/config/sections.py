@@ -248,6 +248,11 @@ class Rounds(Section):
     max_idle_rounds: Count = 1000
 
     @property
+    def virtual(self) -> bool:
+        """Whether time is the experiment's own, and not that of the wall clock."""
+        return self.clock == "virtual"
+
+    @property
     def net_s(self) -> float:
         """Seconds of the wall clock after which a round on the virtual clock, whose deadlines are seeded, is broken."""
         return max(self.deadline_s, self.train_timeout_s) + self.grace_s

@@ -51,7 +51,7 @@ class Config(Sections):
     def _consistent(self) -> Self:
         """Refuse what each section allows but their combination does not."""
         population, rounds = self.population, self.rounds
-        if self.data.is_own and rounds.clock == "virtual":
+        if self.data.is_own and rounds.virtual:
             raise ConfigError(
                 f"data.name = {OWN_DATA!r} needs devices with data of their own and the wall clock: start "
                 "`parityfl coordinator` and on each device `parityfl client --data DIR`"

@@ -131,7 +131,7 @@ class HttpFleet:
     @property
     def virtual(self) -> bool:
         """Whether time is the experiment's own."""
-        return self.config.rounds.clock == "virtual"
+        return self.config.rounds.virtual
 
     @property
     def elapsed_s(self) -> float:

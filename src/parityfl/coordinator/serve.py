@@ -90,7 +90,7 @@ async def serve(
         KeyboardInterrupt: SIGINT or SIGTERM came before the rounds were done.
     """
     roster = read_roster(service.roster) if service.roster is not None else {}
-    virtual = config.rounds.clock == "virtual"
+    virtual = config.rounds.virtual
     registry = DeviceRegistry(
         config.device_ids,
         not virtual,

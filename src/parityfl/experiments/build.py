@@ -67,7 +67,7 @@ def build_world(config: Config, num_samples: IntArray, label_counts: IntArray) -
         num_samples=num_samples,
         label_counts=label_counts,
     )
-    if config.rounds.clock == "wall":
+    if not config.rounds.virtual:
         return bare
     drop_rates(config.dropout.build(), bare)  # what is wrong with them is to be told before a folder is begun
     process = config.availability.build().bind(bare)
@@ -113,14 +113,14 @@ def build_spec(config: Config, world: World, layout: Layout, initial_weights: Ca
         uses_control=objective.uses_control,
         rounds=config.rounds.count,
         wanted=wanted(config),
-        virtual=config.rounds.clock == "virtual",
+        virtual=config.rounds.virtual,
         functional=config.utility.functional,
         evaluate_every=config.evaluation.every,
         test_every=config.evaluation.test_every,
         ema=config.evaluation.ema,
         local_lr=config.training.lr,
         local_epochs=config.training.epochs,
-        trusts_latency=config.rounds.clock == "wall" or build_conditions(config).has_latency,
+        trusts_latency=not config.rounds.virtual or build_conditions(config).has_latency,
         max_idle_rounds=config.rounds.max_idle_rounds,
         deadline=config.rounds.build_deadline(),
         carry=config.transport.build(),

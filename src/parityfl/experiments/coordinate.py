@@ -149,5 +149,5 @@ def _world(config: Config, workbench: Workbench | None) -> World:
 def _evaluator(config: Config, workbench: Workbench | None, devices: HttpFleet) -> Evaluator:
     if workbench is None:
         return HttpEvaluator(devices)
-    virtual = config.rounds.clock == "virtual"
+    virtual = config.rounds.virtual
     return WorkbenchEvaluator(workbench) if virtual else HttpEvaluator(devices, workbench.evaluate_test)

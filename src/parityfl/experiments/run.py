@@ -40,7 +40,7 @@ def execute(
     Raises:
         ParityflError: see `parityfl.core.errors`.
     """
-    if config.rounds.clock == "wall":
+    if not config.rounds.virtual:
         raise ConfigError(
             "rounds.clock = 'wall' needs devices of its own: start `parityfl coordinator` and clients, or use the "
             "virtual clock"

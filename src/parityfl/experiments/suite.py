@@ -181,7 +181,7 @@ def _resolved(base: Mapping[str, Any], chosen: Mapping[str, Any], name: str) -> 
         config = resolve([base], chosen)
     except ConfigError as error:
         raise ConfigError(f"cell {name}: {error}") from None
-    if config.rounds.clock == "wall":
+    if not config.rounds.virtual:
         raise ConfigError(f"cell {name}: rounds.clock = 'wall' needs devices of its own: a suite takes 'virtual'")
     return config
 
