@@ -16,7 +16,7 @@ from parityfl.client.device import Device, Proceed
 from parityfl.config import Config, resolve
 from parityfl.core.arrays import Layout
 from parityfl.core.errors import PayloadError, UnfinishedError
-from parityfl.core.types import AvailabilityProcess, IntArray, Update, Vector, World
+from parityfl.core.types import AvailabilityProcess, IntArray, Update, Vector
 from parityfl.training.memory import ClientMemory, LostMemoryError
 from parityfl.web.problems import ProblemError
 from parityfl.wire.digests import Parts, known_digest, model_digest
@@ -288,14 +288,7 @@ class DeviceHost:
 
     def _open(self, config: Config, clients: Mapping[int, str]) -> _Run:
         bench = self._factory(config, clients)
-        world = World(
-            seed=config.seed,
-            num_clients=config.population.clients,
-            per_round=config.population.per_round,
-            interval_s=config.rounds.interval_s,
-            num_samples=bench.num_samples,
-            label_counts=bench.label_counts,
-        )
+        world = config.world(bench.num_samples, bench.label_counts)
         availability = config.availability.build().bind(world)
         run = _Run(config, bench, availability, config.objective.build().keeps_memory)
         gc.freeze()  # what stands now stays: the collector need not look through torch's objects again and again

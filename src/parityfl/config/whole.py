@@ -23,6 +23,7 @@ from parityfl.config.layers import (
 )
 from parityfl.config.sections import KEYS, OWN_DATA, Sections
 from parityfl.core.errors import ConfigError
+from parityfl.core.types import FloatArray, IntArray, World
 
 
 class Config(Sections):
@@ -122,6 +123,18 @@ class Config(Sections):
     def device_ids(self) -> list[str]:
         """The names of an experiment's clients, in index order."""
         return [f"h{index}" for index in range(self.population.clients)]
+
+    def world(self, num_samples: IntArray, label_counts: IntArray, mean_utility: FloatArray | None = None) -> World:
+        """Return the facts of a run whose clients have these data, without a model of availability; see `World`."""
+        return World(
+            seed=self.seed,
+            num_clients=self.population.clients,
+            per_round=self.population.per_round,
+            interval_s=self.rounds.interval_s,
+            num_samples=num_samples,
+            label_counts=label_counts,
+            mean_utility=mean_utility,
+        )
 
     def document(self) -> dict[str, Any]:
         """Return the resolved configuration as plain JSON values (infinity as a string)."""

@@ -59,14 +59,7 @@ def build_world(config: Config, num_samples: IntArray, label_counts: IntArray) -
     Raises:
         ConfigError: values per client, of availability or of drop-out, do not fit the population.
     """
-    bare = World(
-        seed=config.seed,
-        num_clients=config.population.clients,
-        per_round=config.population.per_round,
-        interval_s=config.rounds.interval_s,
-        num_samples=num_samples,
-        label_counts=label_counts,
-    )
+    bare = config.world(num_samples, label_counts)
     if not config.rounds.virtual:
         return bare
     drop_rates(config.dropout.build(), bare)  # what is wrong with them is to be told before a folder is begun

@@ -148,15 +148,11 @@ def run_schedule(config: Config, watch: Watch = lambda _: nullcontext(lambda: No
     Raises:
         ConfigError: a value per client does not fit, or the selector needs what is not known here.
     """
-    clients, seed = config.population.clients, config.seed
-    bare = World(
-        seed=seed,
-        num_clients=clients,
-        per_round=config.population.per_round,
-        interval_s=config.rounds.interval_s,
-        num_samples=np.ones(clients, dtype=np.int64),
-        label_counts=np.zeros((clients, 0), dtype=np.int64),
-        mean_utility=per_client("utility.mu", config.utility.mu, config.population.clients, config.seed),
+    clients = config.population.clients
+    bare = config.world(
+        np.ones(clients, dtype=np.int64),
+        np.zeros((clients, 0), dtype=np.int64),
+        per_client("utility.mu", config.utility.mu, clients, config.seed),
     )
     world = replace(bare, availability=config.availability.build().bind(bare))
     worth = Worth(config.utility.noise, config.dropout.build())
