@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parityfl.core.errors import ParityflError
+from parityfl.telling import tell
 
 if TYPE_CHECKING:
     import polars as pl
@@ -82,8 +82,3 @@ def load(path: str | Path) -> Run:
 
     data = load_run(Path(path))
     return Run(data.path, data.config, data.summary, data.rounds, data.clients)
-
-
-def tell(line: str) -> None:
-    """Tell the user something about a run, on standard error."""
-    print(f"parityfl: {line}", file=sys.stderr)

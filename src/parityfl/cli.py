@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import TyperException
 
-from parityfl.api import tell
 from parityfl.commands import show_comparison, studies
 from parityfl.core.errors import ConfigError, ParityflError, UnfinishedError
 from parityfl.options import (
@@ -42,6 +41,7 @@ from parityfl.options import (
     read_config,
     resumable,
 )
+from parityfl.telling import tell
 from parityfl.trust_commands import trust as trust_commands
 
 if TYPE_CHECKING:
@@ -337,7 +337,7 @@ def _run() -> int:
         code = app(standalone_mode=False)
     except ParityflError as error:
         if str(error):
-            print(f"parityfl: {error}", file=sys.stderr)
+            tell(str(error))
         return error.exit_code
     except TyperException as error:
         _explain_usage(error)
@@ -345,8 +345,7 @@ def _run() -> int:
     except OSError as error:
         if error.errno not in _NO_ROOM or error.filename is not None:  # what we write to files says so itself
             raise
-        reason = f"standard output takes no more ({error.strerror}): make room where it goes, or send it elsewhere"
-        print(f"parityfl: {reason}", file=sys.stderr)
+        tell(f"standard output takes no more ({error.strerror}): make room where it goes, or send it elsewhere")
         return UnfinishedError.exit_code
     return code if isinstance(code, int) else 0
 
@@ -368,4 +367,4 @@ def _explain_usage(error: TyperException) -> None:
         print(message, file=sys.stderr)
         return
     said, command = f"{message[0].lower()}{message[1:].rstrip('.')}", context.command_path if context else "parityfl"
-    print(f"parityfl: {said}; see {command} --help", file=sys.stderr)
+    tell(f"{said}; see {command} --help")

@@ -24,6 +24,7 @@ from parityfl.options import (
     read_layers,
     resumable,
 )
+from parityfl.telling import tell
 
 if TYPE_CHECKING:
     from parityfl.experiments.suite import Launch
@@ -122,7 +123,7 @@ def suite(
     except FolderError as error:
         if not failed:
             raise
-        typer.echo(f"parityfl: {error}", err=True)  # the runs that failed decide how this ends
+        tell(str(error))  # the runs that failed decide how this ends
     finally:
         typer.echo(folder)
     if failed:

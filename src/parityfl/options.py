@@ -1,12 +1,13 @@
 """What commands share: their options, the layers of configuration that these make, and how a stop is told."""
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+
+from parityfl.telling import tell
 
 if TYPE_CHECKING:
     from parityfl.config import Config, Layer
@@ -105,5 +106,5 @@ def resumable(advice: str = "go on with --resume") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(f"parityfl: interrupted; {advice}", file=sys.stderr)
+        tell(f"interrupted; {advice}")
         raise typer.Exit(INTERRUPTED) from None

@@ -27,6 +27,7 @@ from parityfl.core.errors import ConfigError, FleetError, ParityflError, Unfinis
 from parityfl.engine.folder import CLIENTS, RunFolder
 from parityfl.experiments.build import document
 from parityfl.experiments.children import STOP_PATIENCE_S, child, cores, let_go_first, stop
+from parityfl.telling import PREFIX
 from parityfl.web.secrets import JOIN_TOKEN, OPERATOR_TOKEN
 from parityfl.wire.schemas import MAX_DEVICES, Health
 
@@ -176,7 +177,7 @@ async def _pass_on(process: Process) -> str:
         print(said, end="", file=sys.stderr, flush=True)
         last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), last)
         if not piece:
-            return last.removeprefix("parityfl: ")
+            return last.removeprefix(PREFIX)
 
 
 async def _is_over(boss: Process, url: str) -> bool:

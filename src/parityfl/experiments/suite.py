@@ -23,6 +23,7 @@ from parityfl.core.errors import ConfigError, FolderError, first_line
 from parityfl.core.machine import available_memory
 from parityfl.engine.folder import RunFolder, disk_errors, is_empty
 from parityfl.experiments.children import cores
+from parityfl.telling import PREFIX
 
 LONGEST_NAME = 80
 """Characters of a cell's name; a longer one is cut and told apart by its configuration's hash."""
@@ -292,5 +293,5 @@ def _reason(code: int, log: Path) -> str:
     if code < 0:
         return f"killed by signal {-code}; see {log}"
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    said = lines[-1].removeprefix("parityfl: ") if lines else "no message"
+    said = lines[-1].removeprefix(PREFIX) if lines else "no message"
     return f"{said} (exit code {code}; see {log})"
