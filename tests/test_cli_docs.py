@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from parityfl.cli import app, main
+from parityfl.options import SETS
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "commands.md").read_text(encoding="utf-8")
@@ -51,6 +52,11 @@ def test_examples_run(line, tmp_path, monkeypatch, capsys):
         main()
     assert not ended.value.code, capsys.readouterr().err
     assert capsys.readouterr().out
+
+
+def test_every_option_of_a_run_but_how_it_is_run_sets_a_configuration_key():
+    others = {"config_file", "assignments", "out", "resume", "leash", "help"}
+    assert {parameter.name for parameter in COMMANDS["run"].params} - others == set(SETS)
 
 
 def test_columns_of_a_schedule_are_documented():

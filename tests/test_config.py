@@ -19,11 +19,11 @@ from parityfl.config import (
     SelectorSection,
     Training,
     describe_preset,
-    merge,
     read_file,
     read_override,
     resolve,
 )
+from parityfl.config.layers import merge
 from parityfl.core.aggregation import aggregator
 from parityfl.core.availability import availability
 from parityfl.core.errors import ConfigError
@@ -532,7 +532,7 @@ def test_a_coordinators_file_keeps_its_engine_keys(tmp_path):
     """It names no engine, and the coordinator's is http: that is no other one."""
     file = write(tmp_path / "run.toml", '[engine]\nprecision = "bf16"\n')
     lowest = {"rounds": {"clock": "wall"}, "engine": {"name": "http"}}
-    config = read_config(file, *[None] * 9, "http", None, lowest=lowest)
+    config = read_config({"config_file": file, "assignments": None, "engine": "http"}, lowest)
     assert (config.engine.name, config.engine.precision) == ("http", "bf16")
 
 

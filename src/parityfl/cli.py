@@ -75,6 +75,7 @@ def options(version: Annotated[bool, typer.Option("--version", help="Print the v
 
 @app.command()
 def run(  # noqa: PLR0917
+    context: typer.Context,
     config_file: ConfigFile = None,
     method: Method = None,
     selector: SelectorName = None,
@@ -92,10 +93,7 @@ def run(  # noqa: PLR0917
     leash: Leash = False,
 ) -> None:
     """Run one method once, with its report. Prints the run folder last."""
-    config = read_config(
-        config_file, method, selector, aggregator, dataset, availability, clients, per_round, rounds, seed, engine,
-        assignments,
-    )  # fmt: skip
+    config = read_config(context.params)
     from parityfl.experiments.run import execute
 
     folder = _folder(config, out, resume)
@@ -108,6 +106,7 @@ def run(  # noqa: PLR0917
 
 @app.command()
 def coordinator(  # noqa: PLR0917
+    context: typer.Context,
     config_file: ConfigFile = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.")] = 8080,
@@ -148,10 +147,8 @@ def coordinator(  # noqa: PLR0917
     """Serve a run: wait for devices, train, tell them to leave."""
     if engine not in {None, "http"}:
         raise ConfigError(f"--engine {engine}: a coordinator's devices are reached over http; leave it out, or use run")
-    config = read_config(
-        config_file, method, selector, aggregator, dataset, availability, clients, per_round, rounds, seed, "http",
-        assignments, lowest={"rounds": {"clock": "wall"}, "engine": {"name": "http"}},
-    )  # fmt: skip
+    lowest = {"rounds": {"clock": "wall"}, "engine": {"name": "http"}}
+    config = read_config({**context.params, "engine": "http"}, lowest)
     from parityfl.coordinator.serve import Service
     from parityfl.coordinator.trust import Trust
     from parityfl.experiments.coordinate import coordinate

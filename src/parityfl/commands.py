@@ -36,6 +36,7 @@ OutFolder = Annotated[Path | None, typer.Option("--out", help="The folder to wri
 
 @studies.command()
 def schedule(  # noqa: PLR0917
+    context: typer.Context,
     config_file: ConfigFile = None,
     method: Method = None,
     selector: SelectorName = None,
@@ -51,16 +52,7 @@ def schedule(  # noqa: PLR0917
     """Play a selector on an availability model, without training. Prints who was selected how often."""
     from parityfl.experiments.schedule import check_out, resolve_schedule, run_schedule, write_schedule
 
-    options = {
-        "method": method,
-        "selector.name": selector,
-        "availability.name": availability,
-        "population.clients": clients,
-        "population.per_round": per_round,
-        "rounds.count": rounds,
-        "seed": seed,
-    }
-    config = resolve_schedule(*read_layers(config_file, options, assignments))
+    config = resolve_schedule(*read_layers(context.params))
     if out is not None:
         check_out(out)
     with resumable("nothing was written"):

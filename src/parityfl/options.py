@@ -46,57 +46,40 @@ TlsCa = Annotated[
 Leash = Annotated[bool, typer.Option("--leash", hidden=True, help="Leave when standard input closes.")]
 
 
-def read_layers(
-    file: Path | None, options: Mapping[str, Any], assignments: list[str] | None
-) -> "tuple[list[Layer], Layer]":
+SETS = {
+    "method": "method",
+    "selector": "selector.name",
+    "aggregator": "aggregator.name",
+    "dataset": "data.name",
+    "availability": "availability.name",
+    "clients": "population.clients",
+    "per_round": "population.per_round",
+    "rounds": "rounds.count",
+    "seed": "seed",
+    "engine": "engine.name",
+}
+"""The configuration key that each option sets; a command takes some of these, and hands over what it was given."""
+
+
+def read_layers(given: Mapping[str, Any]) -> "tuple[list[Layer], Layer]":
     """Return the layers of a call, lowest first, and the overrides by dotted key that lie on top.
 
     Args:
-        file: a configuration file.
-        options: the value of each option by the dotted key that it sets; None where it was not given.
-        assignments: the texts of ``--set``.
+        given: what Typer parsed, by parameter: `config_file`, `assignments`, and what the command has of `SETS`.
     """
-    from parityfl.config import merge, nested, read_file, read_override
+    from parityfl.config import layer_of, read_file, read_override
 
-    given: dict[str, Any] = {}
-    for key, value in options.items():
-        if value is not None:
-            given = merge(given, nested(key, value))
-    below = [read_file(file)] if file is not None else []
-    return [*below, given], dict(read_override(text) for text in assignments or [])
+    file, assignments = given["config_file"], given["assignments"] or []
+    options = {key: given[option] for option, key in SETS.items() if given.get(option) is not None}
+    below = [read_file(Path(file))] if file is not None else []
+    return [*below, layer_of(options)], dict(read_override(text) for text in assignments)
 
 
-def read_config(  # noqa: PLR0917 -- the options of `run`, in its order
-    file: Path | None,
-    method: str | None,
-    selector: str | None,
-    aggregator: str | None,
-    dataset: str | None,
-    availability: str | None,
-    clients: int | None,
-    per_round: int | None,
-    rounds: int | None,
-    seed: int | None,
-    engine: str | None,
-    assignments: list[str] | None,
-    lowest: dict[str, Any] | None = None,
-) -> "Config":
-    """Return the configuration of the layers: `lowest` < file < options < ``--set``."""
+def read_config(given: Mapping[str, Any], lowest: Mapping[str, Any] | None = None) -> "Config":
+    """Return the configuration of the layers: `lowest` < file < options < ``--set``; see `read_layers`."""
     from parityfl.config import resolve
 
-    options = {
-        "method": method,
-        "selector.name": selector,
-        "aggregator.name": aggregator,
-        "data.name": dataset,
-        "availability.name": availability,
-        "population.clients": clients,
-        "population.per_round": per_round,
-        "rounds.count": rounds,
-        "seed": seed,
-        "engine.name": engine,
-    }
-    layers, overrides = read_layers(file, options, assignments)
+    layers, overrides = read_layers(given)
     return resolve([lowest or {}, *layers], overrides)
 
 

@@ -1,6 +1,6 @@
 """The configuration: pydantic sections, and the layers that fill them."""
 
-from parityfl.config.layers import Layer, describe_preset, merge, nested, read_file, read_override
+from parityfl.config.layers import Layer, describe_preset, layer_of, read_file, read_override
 from parityfl.config.sections import (
     AggregatorSection,
     AvailabilitySection,
@@ -29,8 +29,7 @@ __all__ = [
     "SelectorSection",
     "Training",
     "describe_preset",
-    "merge",
-    "nested",
+    "layer_of",
     "read_file",
     "read_override",
     "resolve",

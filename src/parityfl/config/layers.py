@@ -85,10 +85,7 @@ def _preset_document(name: str) -> dict[str, Any]:
 
 def stacked(layers: Sequence[Layer], overrides: Layer) -> dict[str, Any]:
     """Lay the layers over the preset, one after the other: each may drop what those below it gave."""
-    upper: dict[str, Any] = {}
-    for dotted, value in overrides.items():
-        upper = _united(upper, nested(dotted, value))
-    stack = [*layers, upper]
+    stack = [*layers, layer_of(overrides)]
     methods = [layer["method"] for layer in stack if "method" in layer]
     merged = dict(read_preset(str(methods[-1] if methods else "parityfl")))
     for layer in stack:
@@ -96,10 +93,17 @@ def stacked(layers: Sequence[Layer], overrides: Layer) -> dict[str, Any]:
     return merged
 
 
-def nested(dotted: str, value: Any) -> dict[str, Any]:
-    """Return the layer that gives one dotted key."""
+def layer_of(values: Layer) -> Layer:
+    """Return the layer that gives values by dotted key."""
+    layer: Layer = {}
+    for dotted, value in values.items():
+        layer = _united(layer, _nested(dotted, value))
+    return layer
+
+
+def _nested(dotted: str, value: Any) -> dict[str, Any]:
     head, dot, rest = dotted.partition(".")
-    return {head: nested(rest, value)} if dot else {head: value}
+    return {head: _nested(rest, value)} if dot else {head: value}
 
 
 def _united(left: Layer, right: Layer) -> dict[str, Any]:
