@@ -37,7 +37,7 @@ class Run:
 def run(config: Config, out: str | Path | None = None, *, resume: bool = False) -> Run:
     """Run a configuration, write its report, and return the run. Blocks until it is done.
 
-    How it works, what it loses on the way, and that its report could not be written, is told on standard error.
+    Standard error says how the engine works, what is lost on the way, and whether the report could not be written.
 
     Args:
         config: what to run.
@@ -56,7 +56,7 @@ def run(config: Config, out: str | Path | None = None, *, resume: bool = False) 
 
 
 def report_done(path: Path) -> None:
-    """Write the report of a run that is done; it is done also where that cannot be written, which then is told."""
+    """Write the report of a finished run. Where it cannot be written the user is told: the run is finished anyway."""
     try:
         refresh_report(path)
     except ParityflError as error:
@@ -64,7 +64,7 @@ def report_done(path: Path) -> None:
 
 
 def refresh_report(path: Path) -> None:
-    """Write the report of a run that has none since it ended; going on with a finished run changes nothing."""
+    """Write the report of a run unless there is one that was written after the run ended."""
     from parityfl.reporting.report import REPORT, write_report
 
     report, summary = path / REPORT, path / "summary.json"

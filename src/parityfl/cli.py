@@ -110,7 +110,9 @@ def coordinator(  # noqa: PLR0917
     config_file: ConfigFile = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.")] = 8080,
-    min_clients: Annotated[int | None, typer.Option(help="Begin once so many devices have loaded their data.")] = None,
+    min_clients: Annotated[
+        int | None, typer.Option(help="Begin once this many devices have loaded their data.")
+    ] = None,
     keep_serving: Annotated[
         bool, typer.Option("--keep-serving", help="Go on serving when the rounds are done.")
     ] = False,
@@ -118,7 +120,7 @@ def coordinator(  # noqa: PLR0917
         list[str] | None, typer.Option(help="A host, or a network, that devices may name as their own.")
     ] = None,
     allow_anyone: Annotated[
-        bool, typer.Option("--allow-anyone", help="Do without credentials: whoever reaches the port may do all.")
+        bool, typer.Option("--allow-anyone", help="Do without credentials: whoever reaches the port may do anything.")
     ] = False,
     join_token_file: JoinTokenFile = None,
     operator_token_file: Annotated[
@@ -195,7 +197,8 @@ def client(  # noqa: PLR0917
     patience: Annotated[float, typer.Option(help="Seconds to wait for an absent coordinator.")] = 60.0,
     state: Annotated[Path | None, typer.Option(help="A folder for what devices keep between rounds.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Data of this device's own: a folder with one of images per class, or arrays.")
+        Path | None,
+        typer.Option(help="This device's own data: a folder with a sub-folder of images per class, or arrays."),
     ] = None,
     pull: Annotated[bool, typer.Option("--pull", help="Ask for work instead of listening: behind NAT.")] = False,
     join_token_file: JoinTokenFile = None,
@@ -205,7 +208,7 @@ def client(  # noqa: PLR0917
     log_level: LogLevel = "info",
     leash: Leash = False,
 ) -> None:
-    """Be one device, or several: register, train when asked. Leaves when told to."""
+    """Be one device, or several: register, train when asked, leave when told to."""
     if bool(device) == bool(devices):
         raise ConfigError("name the device with --device-id h0, or several with --devices h0,h1 or h0..h9")
     if not server:
@@ -299,9 +302,9 @@ def _hold_leash() -> None:
 
 @contextmanager
 def _reported(folder: Path) -> Iterator[None]:
-    """Write the report of the run that ends inside, also of one that ends before its last round.
+    """Write the report of the run that ends inside, even before its last round.
 
-    A run that is done is done also where its report cannot be written.
+    That a report cannot be written does not change how the run ended.
     """
     from parityfl.api import refresh_report, report_done
 
@@ -321,7 +324,7 @@ def main() -> None:
 
 
 def command() -> None:
-    """Be the command `parityfl`: as `main`, in a process that has nothing else to do and ends at once afterwards."""
+    """Run the command line in a process of its own, which ends at once afterwards: the command `parityfl`."""
     ended: list[int] = []
     atexit.register(_leave, ended)  # the first to be registered is the last to be called
     ended.append(_run())
@@ -340,7 +343,7 @@ def _run() -> int:
         _explain_usage(error)
         return error.exit_code
     except OSError as error:
-        if error.errno not in _NO_ROOM or error.filename is not None:  # what we write to files says so itself
+        if error.errno not in _NO_ROOM or error.filename is not None:  # errors of files that we write say so themselves
             raise
         tell(f"standard output takes no more ({error.strerror}): make room where it goes, or send it elsewhere")
         return UnfinishedError.exit_code
@@ -358,7 +361,7 @@ def _leave(ended: Sequence[int]) -> None:
 
 
 def _explain_usage(error: TyperException) -> None:
-    """Say in one line what is wrong with the command line, and where to look; of no arguments at all, show the help."""
+    """Say in one line what is wrong with the command line, and where to look; without any arguments, show the help."""
     message, context = error.format_message(), getattr(error, "ctx", None)
     if not message or "\n" in message.strip():
         print(message, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The commands that need no run: what selectors do, what logs and traces hold, what there is, grids of runs."""
+"""The commands beside a single run: schedules, suites, what logs and traces hold, what there is, conformance."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,7 +69,8 @@ def suite(
     ],
     out: Annotated[Path | None, typer.Option(help="The folder of the runs; runs/SUITE where none is given.")] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="How many runs at a time; else one a core, with 2 GiB free for each.")
+        int | None,
+        typer.Option(min=1, help="How many runs at a time; by default one per core, with 2 GiB free for each."),
     ] = None,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="A Ray cluster to run on: auto, HOST:PORT, or local.")
@@ -86,7 +87,7 @@ def suite(
         prepare()
     from rich.console import Console
 
-    import parityfl.reporting.report  # noqa: F401 - to be had while the other process imports torch
+    import parityfl.reporting.report  # noqa: F401 - loaded while the other process imports torch
     from parityfl.experiments.children import run_until_stopped
     from parityfl.experiments.progress import SuiteProgress
 
@@ -145,7 +146,7 @@ def audit(
     log: Annotated[Path, typer.Argument(metavar="LOG.csv", help="A row per round and client, of any framework.")],
     as_json: AsJson = False,
 ) -> None:
-    """Compute the parity figures of any framework's log. A clients.csv is one, too."""
+    """Compute the parity figures of any framework's log. A run's clients.csv will do."""
     from parityfl.reporting.audit import figures, read_log, reading
 
     rows = read_log(log)

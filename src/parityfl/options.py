@@ -1,4 +1,4 @@
-"""What commands share: their options, the layers of configuration that these make, and how a stop is told."""
+"""What commands share: their options, the configuration that these make, and what is said of an interruption."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,9 +39,11 @@ JoinTokenFile = Annotated[
     typer.Option(help="A file with the join token; or set PARITYFL_JOIN_TOKEN, or PARITYFL_JOIN_TOKEN_FILE."),
 ]
 TlsCert = Annotated[Path | None, typer.Option(envvar="PARITYFL_TLS_CERT", help="The certificate of this process, PEM.")]
-TlsKey = Annotated[Path | None, typer.Option(envvar="PARITYFL_TLS_KEY", help="The private key of that, PEM.")]
+TlsKey = Annotated[
+    Path | None, typer.Option(envvar="PARITYFL_TLS_KEY", help="The private key of that certificate, PEM.")
+]
 TlsCa = Annotated[
-    Path | None, typer.Option(envvar="PARITYFL_TLS_CA", help="The authority that others must be certified by, PEM.")
+    Path | None, typer.Option(envvar="PARITYFL_TLS_CA", help="The authority that must have certified the others, PEM.")
 ]
 Leash = Annotated[bool, typer.Option("--leash", hidden=True, help="Leave when standard input closes.")]
 
@@ -85,7 +87,7 @@ def read_config(given: Mapping[str, Any], lowest: Mapping[str, Any] | None = Non
 
 @contextmanager
 def resumable(advice: str = "go on with --resume") -> Iterator[None]:
-    """Say what to do next where the user stops a command."""
+    """Tell the user what to do next after interrupting a command."""
     try:
         yield
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@ import typer
 from parityfl.core.errors import FolderError
 
 trust = typer.Typer()
-devices = typer.Typer(help="The devices that have joined a run: list, revoke, allow. A coordinator that runs notices.")
+devices = typer.Typer(help="The devices that have joined a run: list, revoke, allow. A running coordinator notices.")
 trust.add_typer(devices, name="devices")
 
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run folder.")]

@@ -24,7 +24,7 @@ def create_app(folder: Path, stopped: asyncio.Event | None = None) -> FastAPI:
 
     Args:
         folder: of runs.
-        stopped: set when nobody waits any longer for a page that is still being made; None: that is never so.
+        stopped: set when nobody waits any longer for a page that is still being made; None where that never happens.
     """
     app = FastAPI(title="parityfl runs", docs_url=None, redoc_url=None)
     install(app)
