@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 from folders import write_run
 
-from parityfl.reporting.compare import Comparison, compare
+from parityfl.reporting.compare import compare
+from parityfl.reporting.comparison import Comparison
 from parityfl.reporting.load import RunData, load_run
 from parityfl.reporting.reaching import TARGETS, Pace, paces, round_of
 from parityfl.reporting.report import write_report

@@ -8,7 +8,8 @@ import pytest
 from folders import write_run
 
 from parityfl.core.errors import FolderError
-from parityfl.reporting.compare import Comparison, Difference, compare, why_unpaired
+from parityfl.reporting.compare import compare, why_unpaired
+from parityfl.reporting.comparison import Comparison, Difference
 from parityfl.reporting.load import RunData, last_known, load_run
 from parityfl.reporting.tables import markdown
 

@@ -6,7 +6,7 @@ import pytest
 
 from parityfl.core import fairness
 from parityfl.core.columns import CLIENT_COLUMNS, ROUND_COLUMNS, SHORTFALL_COLUMNS
-from parityfl.reporting.compare import METRICS
+from parityfl.reporting.comparison import METRICS
 
 DOCS = Path(__file__).parents[2] / "docs"
 METRICS_PAGE = (DOCS / "metrics.md").read_text(encoding="utf-8")

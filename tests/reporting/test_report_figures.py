@@ -16,15 +16,6 @@ from parityfl.core.columns import SHORTFALL_COLUMNS
 from parityfl.reporting import method_figures
 from parityfl.reporting.compare import compare
 from parityfl.reporting.drawing import clients_on, settled
-from parityfl.reporting.figures import (
-    RUN_FIGURES,
-    accuracy,
-    availability_map,
-    client_utility,
-    outcomes,
-    parity,
-    shortfall,
-)
 from parityfl.reporting.load import RunData, load_run
 from parityfl.reporting.method_figures import (
     METHOD_FIGURES,
@@ -33,6 +24,15 @@ from parityfl.reporting.method_figures import (
     paired_differences,
     trade_off_by_method,
     undominated,
+)
+from parityfl.reporting.run_figures import (
+    RUN_FIGURES,
+    accuracy,
+    availability_map,
+    client_utility,
+    outcomes,
+    parity,
+    shortfall,
 )
 from parityfl.reporting.svg import to_svg
 

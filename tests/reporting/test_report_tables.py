@@ -8,7 +8,8 @@ import pytest
 from folders import write_run
 from rich.console import Console
 
-from parityfl.reporting.compare import METRICS, Comparison, compare
+from parityfl.reporting.compare import compare
+from parityfl.reporting.comparison import METRICS, Comparison
 from parityfl.reporting.load import load_run
 from parityfl.reporting.report import run_page
 from parityfl.reporting.tables import comparison_cells, markdown, number, rich_table, significant, write_csv

@@ -1,6 +1,7 @@
 """Reading what runs wrote: tables, comparisons, figures and HTML reports. Reads run folders and nothing else."""
 
-from parityfl.reporting.compare import Comparison, compare
+from parityfl.reporting.compare import compare
+from parityfl.reporting.comparison import Comparison
 from parityfl.reporting.load import RunData, find_runs, load_run
 from parityfl.reporting.report import write_report
 from parityfl.reporting.standing import standing

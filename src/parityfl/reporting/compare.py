@@ -1,4 +1,4 @@
-"""Several runs side by side: a row per method, and paired differences from a baseline.
+"""How runs are compared: grouped by setting and method, and paired with the baseline's.
 
 Runs of one seed share the initial model, the shards and the availability, whatever the method, so methods are compared
 by differences within a seed. A pair that does not share these is not formed, and the comparison says why.
@@ -6,175 +6,16 @@ by differences within a seed. A pair that does not share these is not formed, an
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
 
 import polars as pl
 
 from parityfl.core.errors import FolderError
 from parityfl.core.presets import parts
-from parityfl.reporting.intervals import Estimate, estimate, sign_test
+from parityfl.reporting.comparison import CLIENT_METRICS, METRICS, Comparison, Difference, Metric, Row, versions_of
+from parityfl.reporting.intervals import estimate, sign_test
 from parityfl.reporting.labels import FEDAVG, method_key, methods, parts_label, setting_key, settings
-from parityfl.reporting.load import RunData, last_known
+from parityfl.reporting.load import RunData, last_known, unfinished
 from parityfl.reporting.standing import standing
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A figure of the comparison table.
-
-    Attributes:
-        column: its name in rounds.csv (or clients.csv).
-        title: what tables call it.
-        better: +1 where more is better, -1 where less is, 0 where it must not be ranked by itself.
-        group: what it tells about.
-        everywhere: whether every run has it; else tables show it only where some run does.
-    """
-
-    column: str
-    title: str
-    better: int
-    group: str
-    everywhere: bool = True
-
-
-METRICS = (
-    Metric("global_accuracy", "Global accuracy", 1, "Accuracy"),
-    Metric("ema_global_accuracy", "Global accuracy, moving average", 1, "Accuracy"),
-    Metric("worst10_client_accuracy", "Worst-10 % accuracy", 1, "Accuracy"),
-    Metric("low_availability_accuracy", "Low-availability accuracy", 1, "Accuracy"),
-    Metric("mean_personal_accuracy", "Personal accuracy", 1, "Accuracy", everywhere=False),
-    Metric("worst10_personal_accuracy", "Worst-10 % personal accuracy", 1, "Accuracy", everywhere=False),
-    Metric("conditional_selection_gap", "Conditional selection gap", -1, "Selection"),
-    Metric("utility_cv", "Utility CV", 0, "Utility, to be read together"),
-    Metric("utility_jain", "Utility Jain", 0, "Utility, to be read together"),
-    Metric("credited_to_net", "Credited / net", 0, "Utility, to be read together"),
-    Metric("net_gain_cv", "Net-gain CV", -1, "Utility, to be read together"),
-)
-"""The comparison's figures in their order. The utility's figures stand beside credited / net and net-gain CV, because
-alone they reward forgetting."""
-
-CLIENT_METRICS = (
-    Metric("eval_accuracy", "Client accuracy", 1, "Accuracy"),
-    Metric("normalized_utility", "Client normalised utility", 0, "Utility, to be read together"),
-)
-"""What is compared client by client where there is one seed only."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A method in a setting.
-
-    Attributes:
-        setting: what tells its setting from the others of the comparison; '' where there is but one.
-        method: its label.
-        parts: the names of its selector and aggregator.
-        runs: the finished runs, one per seed, by seed.
-        missing: why there are none; '' where there are.
-        estimates: mean over seeds by column, None where no run knows the figure.
-    """
-
-    setting: str
-    method: str
-    parts: str
-    runs: tuple[RunData, ...]
-    missing: str
-    estimates: dict[str, Estimate | None]
-
-    @property
-    def seeds(self) -> str:
-        """The seeds, ascending, three or more in a row as a span."""
-        return " ".join(_spans([run.seed for run in self.runs]))
-
-    @property
-    def clients(self) -> str:
-        """How many clients the runs had."""
-        return _span(run.clients["client_id"].n_unique() for run in self.runs)
-
-    @property
-    def rounds(self) -> str:
-        """How many rounds the runs had."""
-        return _span(run.rounds.height for run in self.runs)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A method's figure minus the baseline's, over pairs.
-
-    Attributes:
-        setting: as in `Row`.
-        method: the method's label.
-        baseline: the baseline's label.
-        metric: which figure.
-        pairs: what a pair is: `seeds`, or `clients` of one seed.
-        estimate: mean difference and its interval; `n` pairs.
-        positive: in how many pairs the method's figure is larger.
-        sign_p: p of the sign test over seeds; None where there are too few.
-    """
-
-    setting: str
-    method: str
-    baseline: str
-    metric: Metric
-    pairs: str
-    estimate: Estimate
-    positive: int
-    sign_p: float | None
-
-    @property
-    def verdict(self) -> str:
-        """`better` or `worse` where the interval excludes zero and the figure ranks methods, else what it is."""
-        if self.metric.better == 0:
-            return "not ranked"
-        if self.estimate.low is None:
-            return "no interval"
-        if not self.estimate.excludes_zero:
-            return "not settled"
-        return "better" if self.estimate.mean * self.metric.better > 0 else "worse"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Several runs side by side.
-
-    Attributes:
-        baseline: the label of the method that the others are compared with.
-        rows: a row per setting and method, the baseline first.
-        differences: from the baseline, per setting, method and figure.
-        unpaired: a line for each run that has no partner, with the reason.
-        notes: a line for each run that does not count, with the reason, and for each doubt about those that do.
-    """
-
-    baseline: str
-    rows: tuple[Row, ...]
-    differences: tuple[Difference, ...]
-    unpaired: tuple[str, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def settings(self) -> list[str]:
-        """The settings, in the order of the rows."""
-        return list(dict.fromkeys(row.setting for row in self.rows))
-
-    @property
-    def manifest(self) -> str:
-        """SHA-256 over the model and ledger hashes of the runs that count, a line each, sorted; '' where none does.
-
-        Whoever repeats the runs and gets the same has the same table, whatever the folders are called.
-        """
-        runs = (run.summary for row in self.rows for run in row.runs)
-        lines = sorted(f"{summary.get('model_hash')} {summary.get('ledger_hash')}\n" for summary in runs)
-        return sha256("".join(lines).encode()).hexdigest() if lines else ""
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """What the runs that count were made with: each package's version; several, sorted, where they differ."""
-        return {name: " and ".join(sorted(found)) for name, found in _versions(self.rows).items()}
-
-    @property
-    def metrics(self) -> list[Metric]:
-        """The figures to show: those that every run has, and those that some run here does."""
-        return [m for m in METRICS if m.everywhere or any(row.estimates[m.column] for row in self.rows)]
 
 
 def compare(runs: Sequence[RunData], baseline: str | None = None) -> Comparison:
@@ -239,12 +80,6 @@ def pairs_of(row: Row, base: Row | None, baseline: str) -> tuple[list[tuple[RunD
     return pairs, reasons
 
 
-def unfinished(run: RunData) -> str:
-    """Return how far a run got that did not finish, '' where it did."""
-    planned = "" if run.rounds_planned is None else f" of {run.rounds_planned}"
-    return "" if run.finished else f"{run.status} after {run.rounds.height}{planned} rounds"
-
-
 def _baseline(runs: Sequence[RunData], labels: dict[str, str], wanted: str | None) -> str:
     if wanted is None:
         plain = [run for run in runs if parts(run.config) == FEDAVG]
@@ -292,14 +127,8 @@ def _notes(group: list[RunData]) -> list[str]:
     return left_out + repeated
 
 
-def _versions(rows: Iterable[Row]) -> dict[str, set[str]]:
-    made_with = [run.config.get("versions", {}) for row in rows for run in row.runs]
-    names = dict.fromkeys(name for versions in made_with for name in versions)
-    return {name: {versions.get(name, "unknown") for versions in made_with} for name in names}
-
-
 def _mixed(rows: Iterable[Row]) -> list[str]:
-    several = [f"{name} {' and '.join(sorted(found))}" for name, found in _versions(rows).items() if len(found) > 1]
+    several = [f"{name} {' and '.join(sorted(found))}" for name, found in versions_of(rows).items() if len(found) > 1]
     if not several:
         return []
     return [
@@ -310,24 +139,6 @@ def _mixed(rows: Iterable[Row]) -> list[str]:
 def _known(runs: Iterable[RunData], column: str) -> list[float]:
     values = (last_known(run.rounds, column) for run in runs)
     return [value for value in values if value is not None]
-
-
-def _spans(numbers: list[int]) -> list[str]:
-    """Write ascending numbers, three or more in a row as first-last."""
-    rows: list[list[int]] = []
-    for value in numbers:
-        if rows and rows[-1][-1] == value - 1:
-            rows[-1].append(value)
-        else:
-            rows.append([value])
-    return [f"{row[0]}-{row[-1]}" if len(row) > 2 else " ".join(map(str, row)) for row in rows]
-
-
-def _span(counts: Iterable[int]) -> str:
-    low_to_high = sorted(set(counts))
-    if not low_to_high:
-        return "0"
-    return str(low_to_high[0]) if len(low_to_high) == 1 else f"{low_to_high[0]}-{low_to_high[-1]}"
 
 
 def _differences(rows: list[Row], baseline: str) -> tuple[list[Difference], list[str]]:

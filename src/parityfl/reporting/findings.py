@@ -8,9 +8,8 @@ from shlex import quote
 import polars as pl
 
 from parityfl.core.left_behind import LITTLE_BENEFIT, MANY_DUE, MANY_MISSED
-from parityfl.reporting.compare import Comparison, Difference, unfinished
-from parityfl.reporting.load import RunData, last_known
-from parityfl.reporting.tables import UNKNOWN, interval, number
+from parityfl.reporting.load import RunData, last_known, unfinished
+from parityfl.reporting.tables import UNKNOWN, number
 
 MOST_NAMES = 10
 """How many client names a sentence spells out."""
@@ -18,9 +17,6 @@ MOST_NAMES = 10
 OFTEN_LATE = 0.5
 MANY_SELECTIONS = 3
 """A client is often late that was in this share of its selections, and was selected so often."""
-
-VERDICTS = ("better", "worse", "not settled", "no interval")
-"""The verdicts that a method is given in words, in their order."""
 
 _LEFT_BEHIND = {
     "never available": "The server never saw them: the figures of utility and the conditional "
@@ -49,14 +45,6 @@ class Finding:
     text: str
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """How a method compares with the baseline: a line for each kind of verdict."""
-
-    title: str
-    lines: list[str]
-
-
 def headlines(run: RunData, clients: pl.DataFrame) -> list[Finding]:
     """Return a run's headline figures; `clients` is its `standing`."""
     return [
@@ -82,14 +70,6 @@ def warnings(run: RunData, clients: pl.DataFrame) -> list[Finding]:
         _empty_rounds(run),
     ]
     return [warning for warning in found if warning]
-
-
-def verdicts(comparison: Comparison) -> list[Verdict]:
-    """Return, for each method and setting, what its paired differences from the baseline settle."""
-    grouped: dict[tuple[str, str], list[Difference]] = {}
-    for difference in comparison.differences:
-        grouped.setdefault((difference.setting, difference.method), []).append(difference)
-    return [_verdict(setting, method, found) for (setting, method), found in grouped.items()]
 
 
 def names(clients: Sequence[str]) -> str:
@@ -277,21 +257,3 @@ def _empty_rounds(run: RunData) -> Finding | None:
     late = run.config.get("rounds", {}).get("late", "discard") == "next-round"
     stayed = "The model stayed as it was in these rounds"
     return Finding(title, "", f"{stayed}, unless updates of the round before came late." if late else f"{stayed}.")
-
-
-def _verdict(setting: str, method: str, differences: list[Difference]) -> Verdict:
-    """Sort the differences by verdict; one seed gives no interval, so there the clients are the pairs."""
-    seeds = max((d.estimate.n for d in differences if d.pairs == "seeds"), default=0)
-    counted = [d for d in differences if seeds == 1 or d.pairs == "seeds"]
-    sorts = ((verdict, [d for d in counted if d.verdict == verdict]) for verdict in VERDICTS)
-    title = f"{method} against {differences[0].baseline}, {'one seed' if seeds == 1 else f'{seeds} seeds'}"
-    lines = [f"{verdict.capitalize()}: {_changes(found)}." for verdict, found in sorts if found]
-    return Verdict(f"{title} ({setting})" if setting else title, lines)
-
-
-def _changes(differences: list[Difference]) -> str:
-    return ", ".join(
-        f"{d.metric.title[0].lower()}{d.metric.title[1:]} {number(d.estimate.mean, signed=True)}"
-        + (f" {interval(d.estimate, signed=True)}".replace(", ", ",\u00a0") if d.estimate.low is not None else "")
-        for d in differences
-    )

@@ -103,6 +103,12 @@ def load_run(path: str | Path) -> RunData:
     )
 
 
+def unfinished(run: RunData) -> str:
+    """Return how far a run got that did not finish, '' where it did."""
+    planned = "" if run.rounds_planned is None else f" of {run.rounds_planned}"
+    return "" if run.finished else f"{run.status} after {run.rounds.height}{planned} rounds"
+
+
 def last_known(frame: pl.DataFrame, column: str) -> float | None:
     """Return the column's last value that is known, None where there is none."""
     values = frame[column].drop_nulls()

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from parityfl.reporting.compare import Comparison, Difference, Row
+from parityfl.reporting.comparison import Comparison, Difference, Row
 from parityfl.reporting.drawing import (
     GREEN,
     MANY,

@@ -12,7 +12,8 @@ from statistics import median
 import numpy as np
 import polars as pl
 
-from parityfl.reporting.compare import Comparison, Row, pairs_of
+from parityfl.reporting.compare import pairs_of
+from parityfl.reporting.comparison import Comparison, Row
 from parityfl.reporting.intervals import Estimate, estimate
 from parityfl.reporting.load import RunData
 

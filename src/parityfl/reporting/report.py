@@ -16,13 +16,14 @@ from parityfl.core.errors import FolderError
 from parityfl.core.presets import method_label
 from parityfl.files import replace_file, writing
 from parityfl.reporting.coabsence import co_absence
-from parityfl.reporting.compare import Comparison, compare, unfinished
-from parityfl.reporting.figures import END_FIGURES, RUN_FIGURES
-from parityfl.reporting.findings import headlines, verdicts, warnings
-from parityfl.reporting.load import CONFIG, RunData, find_runs, find_unfinished, last_known, load_run
+from parityfl.reporting.compare import compare
+from parityfl.reporting.comparison import Comparison
+from parityfl.reporting.findings import headlines, warnings
+from parityfl.reporting.load import CONFIG, RunData, find_runs, find_unfinished, last_known, load_run, unfinished
 from parityfl.reporting.method_figures import METHOD_FIGURES, paired_differences
 from parityfl.reporting.reaching import paces
 from parityfl.reporting.requested import availability_line, dropout_line
+from parityfl.reporting.run_figures import END_FIGURES, RUN_FIGURES
 from parityfl.reporting.standing import standing
 from parityfl.reporting.svg import to_svg
 from parityfl.reporting.tables import (
@@ -34,6 +35,7 @@ from parityfl.reporting.tables import (
     write_csv,
     write_markdown,
 )
+from parityfl.reporting.verdicts import verdicts
 
 REPORT = "report.html"
 

@@ -9,7 +9,7 @@ import polars as pl
 from rich.table import Table
 
 from parityfl.files import replace_file
-from parityfl.reporting.compare import METRICS, Comparison, Difference, Metric, Row
+from parityfl.reporting.comparison import METRICS, Comparison, Difference, Metric, Row
 from parityfl.reporting.intervals import Estimate
 from parityfl.reporting.reaching import TARGETS, Pace, paces
 
