@@ -27,7 +27,7 @@ from parityfl.options import (
 from parityfl.telling import tell
 
 if TYPE_CHECKING:
-    from parityfl.experiments.suite import Launch
+    from parityfl.experiments.suite import Launch, Result
 
 studies = typer.Typer()
 
@@ -78,7 +78,7 @@ def suite(
     resume: Annotated[bool, typer.Option("--resume", help="Skip what is done, go on with what is not.")] = False,
 ) -> None:
     """Run a grid of configurations and compare them. Exits with 3 where a run failed."""
-    from parityfl.experiments.suite import Result, read_suite, run_suite
+    from parityfl.experiments.suite import read_suite, run_suite
 
     cells = read_suite(file)
     if ray is None and not resume:  # else there may be nothing to do
@@ -104,23 +104,7 @@ def suite(
             results.extend(await run_suite(cells, place, jobs=count, resume=resume, watcher=bars, launch=launch))
 
         run_until_stopped(work)
-    failed = [result.cell.name for result in results if result.failure]
-    absent = [
-        f"{result.cell.name} is missing: {result.failure}"
-        for result in results
-        if result.failure and not (folder / result.cell.name / "rounds.csv").exists()
-    ]
-    try:
-        if len(failed) < len(results):
-            show_comparison(folder, absent)
-    except FolderError as error:
-        if not failed:
-            raise
-        tell(str(error))  # the runs that failed decide how this ends
-    finally:
-        typer.echo(folder)
-    if failed:
-        raise UnfinishedError(f"{len(failed)} of {len(results)} runs failed: {', '.join(failed)}; go on with --resume")
+    _conclude(folder, results)
 
 
 @contextmanager
@@ -139,6 +123,32 @@ def _launching(jobs: int | None, cells: int, ray_address: str | None) -> Iterato
 
     with connected(ray_address) as ray:
         yield jobs or max(1, int(ray.cluster_resources().get("CPU", 1))), partial(launch_task, ray=ray)
+
+
+def _conclude(folder: Path, results: "Sequence[Result]") -> None:
+    """Compare the runs of a suite, and print its folder.
+
+    Raises:
+        UnfinishedError: a run failed.
+        FolderError: the report cannot be written.
+    """
+    failed = [result.cell.name for result in results if result.failure]
+    absent = [
+        f"{result.cell.name} is missing: {result.failure}"
+        for result in results
+        if result.failure and not (folder / result.cell.name / "rounds.csv").exists()
+    ]
+    try:
+        if len(failed) < len(results):
+            show_comparison(folder, absent)
+    except FolderError as error:
+        if not failed:
+            raise
+        tell(str(error))  # the runs that failed decide how this ends
+    finally:
+        typer.echo(folder)
+    if failed:
+        raise UnfinishedError(f"{len(failed)} of {len(results)} runs failed: {', '.join(failed)}; go on with --resume")
 
 
 @studies.command()

@@ -62,16 +62,7 @@ class Config(Sections):
                 f"population.per_round = {population.per_round} is more than population.clients = "
                 f"{population.clients}: select at most as many as there are"
             )
-        if self.engine.mode == "batched" and self.engine.name != "local":
-            raise ConfigError(
-                f"engine.mode = 'batched' with engine.name = {self.engine.name!r}: only the local engine trains many "
-                "clients at once; use engine.name = 'local', or engine.mode = 'exact'"
-            )
-        if self.engine.device == "cuda" and self.engine.name == "ray":
-            raise ConfigError(
-                "engine.device = 'cuda' with engine.name = 'ray': its actors compute on the CPU; use engine.device = "
-                "'cpu' or 'auto', or engine.name = 'local'"
-            )
+        self._require_engine()
         if rounds.quorum is not None and rounds.quorum > population.per_round:
             raise ConfigError(
                 f"rounds.quorum = {rounds.quorum} is more than population.per_round = {population.per_round}: "
@@ -96,6 +87,19 @@ class Config(Sections):
                 f"{self.selector.name!r} as configured {why}: use a randomised selector, or mifa or fedau"
             )
         return self
+
+    def _require_engine(self) -> None:
+        """Refuse what the engine of that name does not do."""
+        if self.engine.mode == "batched" and self.engine.name != "local":
+            raise ConfigError(
+                f"engine.mode = 'batched' with engine.name = {self.engine.name!r}: only the local engine trains many "
+                "clients at once; use engine.name = 'local', or engine.mode = 'exact'"
+            )
+        if self.engine.device == "cuda" and self.engine.name == "ray":
+            raise ConfigError(
+                "engine.device = 'cuda' with engine.name = 'ray': its actors compute on the CPU; use engine.device = "
+                "'cpu' or 'auto', or engine.name = 'local'"
+            )
 
     def _require_poolable(self) -> None:
         """Refuse `engine.pre_aggregate` where something needs each client's own update."""
