@@ -15,7 +15,7 @@ from statistics import median
 from cluster import Population, config, measured
 from rows import REPEATS, emit, in_turn, parser, row, say
 
-from parityfl.experiments.children import cores
+from parityfl.workers.cores import cores
 
 ROUNDS = 4
 

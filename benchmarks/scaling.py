@@ -16,8 +16,8 @@ from typing import Any
 from rows import REPEATS, emit, parser, row, say
 
 from parityfl.config import Config
-from parityfl.experiments.local import cores
 from parityfl.experiments.run import execute
+from parityfl.workers.cores import cores
 
 PER_ROUND = (5, 10, 20, 40, 80)
 MODELS = {"cnn-small": 20_490, "mlp": 50_890, "cnn": 1_663_370, "resnet18": 11_172_810}

@@ -21,8 +21,8 @@ from tempfile import TemporaryDirectory
 from rows import emit, in_turn, parser, repeats, row, timed
 from setting import CORES, PARITYFL
 
-from parityfl.experiments.children import CORES as SHARE
 from parityfl.experiments.suite import Cell, read_suite
+from parityfl.workers.cores import CORES as SHARE
 
 DIGITS = """
 data.name = "digits"

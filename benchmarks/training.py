@@ -41,9 +41,9 @@ from network import build, train
 from parityfl.allocator import keep_freed_memory
 from parityfl.config import Config
 from parityfl.engine.fleet import ClosedRound
-from parityfl.experiments.children import cores
 from parityfl.experiments.run import execute
 from parityfl.training.models import build_model
+from parityfl.workers.cores import cores
 
 BATCH, LR, PER_ROUND, TRAINED, HELD = 32, 0.05, 10, 480, 120
 

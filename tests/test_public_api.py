@@ -22,6 +22,8 @@ NEVER = {
     "parityfl.training": WEB | {"polars", "matplotlib"},
     "parityfl.client": {"polars", "matplotlib", "parityfl.coordinator", "parityfl.experiments", "parityfl.engine"},
     "parityfl.coordinator": (HEAVY - {"fastapi"}) | {"parityfl.client", "parityfl.training", "parityfl.experiments"},
+    "parityfl.workers": WEB | {"polars", "matplotlib"},
+    "parityfl.conformance": HEAVY | WEB,
     "parityfl.experiments": {"polars", "matplotlib", "parityfl.client.app", "parityfl.reporting"},
     "parityfl.reporting": WEB | {"torch", "sklearn", "pydantic", "parityfl.config", "parityfl.engine"},
     "parityfl.cli": HEAVY | WEB | {"pydantic", "numpy"},
@@ -111,7 +113,7 @@ def test_the_help_is_quick():
 
 
 def test_what_workers_are_forked_from_ends_as_it_should_when_somebody_else_imports_it():
-    code = "import parityfl.experiments.nursery\nraise SystemExit(3)"
+    code = "import parityfl.workers.preload\nraise SystemExit(3)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 3
 
 

@@ -88,7 +88,7 @@ def suite(
     from rich.console import Console
 
     import parityfl.reporting.report  # noqa: F401 - loaded while the other process imports torch
-    from parityfl.experiments.children import run_until_stopped
+    from parityfl.experiments.blocking import run_until_stopped
     from parityfl.experiments.progress import SuiteProgress
 
     folder = Path("runs") / file.stem if out is None else out
@@ -111,15 +111,15 @@ def suite(
 def _launching(jobs: int | None, cells: int, ray_address: str | None) -> Iterator[tuple[int, "Launch"]]:
     """Yield how many cells run at a time, and what starts one: here, or on a Ray cluster."""
     if ray_address is None:
-        from parityfl.experiments.children import cores
         from parityfl.experiments.local_cells import launch_fork
         from parityfl.experiments.suite import usual_jobs
+        from parityfl.workers.cores import cores
 
         count = jobs or usual_jobs(cells)
         yield count, partial(launch_fork, share=max(1, cores() // count))
         return
-    from parityfl.experiments.ray import connected
     from parityfl.experiments.ray_cells import launch_task
+    from parityfl.workers.ray_cluster import connected
 
     with connected(ray_address) as ray:
         yield jobs or max(1, int(ray.cluster_resources().get("CPU", 1))), partial(launch_task, ray=ray)
@@ -209,13 +209,13 @@ def list_parts(
 @studies.command()
 def conformance() -> None:
     """Check every selector and aggregator against exact answers. Takes a minute; exits with 3 where one is missed."""
-    from parityfl.experiments.conformance import conformance_rows
-    from parityfl.experiments.conformance_selection import hiding_rows, selection_rows
+    from parityfl.conformance.aggregation import aggregation_rows
+    from parityfl.conformance.selection import hiding_rows, selection_rows
 
     verdicts: list[tuple[str, bool]] = []
     with resumable("nothing was settled"):
         for title, rows in (
-            ("Aggregators: where they come to rest", conformance_rows()),
+            ("Aggregators: where they come to rest", aggregation_rows()),
             ("Selectors: the largest distance of a client from its exact value", selection_rows()),
         ):
             _say(f"{title} (measured, expected, tolerance)")

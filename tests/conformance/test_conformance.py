@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from cards import card
 
+from parityfl.conformance.aggregation import CHECKS, Verdict
+from parityfl.conformance.quadratic import Quadratic, Trial
 from parityfl.core.aggregation import aggregator
 from parityfl.core.aggregation.fedavg import FedAvg
-from parityfl.experiments.conformance import CHECKS, Row
-from parityfl.experiments.quadratic import Quadratic, Trial
 
 PAIR = Quadratic(optima=np.array([0.0, 1.0]), rates=np.array([1.0, 0.5]), per_round=1)
 
@@ -21,9 +21,9 @@ def test_row(check):
 
 
 def test_a_row_says_when_a_claim_fails():
-    assert Row("fedavg", "one is one", 1.0, 1.05, 0.1).ok
-    assert not Row("fedavg", "one is two", 2.0, 1.0, 0.1).ok
-    assert not Row("fedavg", "nothing was measured", 2.0, float("nan"), 0.1).ok
+    assert Verdict("fedavg", "one is one", 1.0, 1.05, 0.1).ok
+    assert not Verdict("fedavg", "one is two", 2.0, 1.0, 0.1).ok
+    assert not Verdict("fedavg", "nothing was measured", 2.0, float("nan"), 0.1).ok
 
 
 def test_local_training_goes_part_of_the_way():

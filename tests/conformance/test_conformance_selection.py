@@ -4,10 +4,7 @@ import numpy as np
 import pytest
 from cards import card
 
-from parityfl.core.selection import selector
-from parityfl.core.selection.cup_paper import CupPaper
-from parityfl.core.selection.uniform import Uniform
-from parityfl.experiments.conformance_selection import (
+from parityfl.conformance.selection import (
     CONSTANT,
     EXACT,
     HIDER,
@@ -26,6 +23,9 @@ from parityfl.experiments.conformance_selection import (
     utility_per_expected_opportunity,
     utility_per_opportunity,
 )
+from parityfl.core.selection import selector
+from parityfl.core.selection.cup_paper import CupPaper
+from parityfl.core.selection.uniform import Uniform
 from parityfl.testing.selection import small_world
 
 QUICK = [claim for claim in (*maxmin_claims(), *parity_claims(), *rate_claims()) if claim.share < 1]

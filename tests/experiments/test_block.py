@@ -11,7 +11,7 @@ import pytest
 
 from parityfl.config import Config
 from parityfl.engine.folder import RunFolder
-from parityfl.experiments.children import run_until_stopped
+from parityfl.experiments.blocking import run_until_stopped
 from parityfl.experiments.run import execute
 
 ROUNDS = 100_000

@@ -14,9 +14,9 @@ import pytest
 from watching import PATIENCE_S, has_closed, until
 
 from parityfl.config import Config
-from parityfl.experiments.forking import LONGEST_PLACE, context
 from parityfl.experiments.local_cells import launch_fork
 from parityfl.experiments.run import execute
+from parityfl.workers.fork_server import LONGEST_PLACE, context
 
 LONG = {"data": {"name": "digits"}, "rounds": {"count": 20_000}, "evaluation": {"every": 1000}}
 """A run that does not end by itself."""

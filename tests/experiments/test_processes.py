@@ -9,9 +9,9 @@ import pytest
 
 from parityfl.config import Config
 from parityfl.core.errors import ConfigError
-from parityfl.experiments.children import CORES
 from parityfl.experiments.processes import PIECE_BYTES, _pass_on, groups
 from parityfl.wire.schemas import MAX_DEVICES
+from parityfl.workers.cores import CORES
 
 
 @pytest.mark.parametrize(

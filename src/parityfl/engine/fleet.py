@@ -1,6 +1,7 @@
 """The one seam between the round loop and the outside world: a fleet of clients, near or far."""
 
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Protocol
@@ -187,3 +188,10 @@ class Observer(Protocol):
     def round_closed(self, closed: ClosedRound) -> None:
         """Called after a round is in the journal and the CSV files."""
         ...
+
+
+Watch = Callable[[], AbstractContextManager[Observer | None]]
+"""Makes what watches a run that really starts, such as a progress bar."""
+
+Say = Callable[[str], None]
+"""Tells the user one line."""

@@ -1,1 +1,1 @@
-"""Runs and suites: the local fleet, the processes of the `http` engine, and grids of runs."""
+"""Composes runs on workers or over HTTP, suites of runs, and schedules, which are selection without training."""

@@ -22,12 +22,11 @@ from parityfl.coordinator.serve import Service, serve
 from parityfl.coordinator.service import Coordinator
 from parityfl.core.errors import ConfigError
 from parityfl.core.types import World
-from parityfl.engine.fleet import Evaluator, Fleet
+from parityfl.engine.fleet import Evaluator, Fleet, Say, Watch
 from parityfl.engine.folder import RunFolder
 from parityfl.engine.lockstep import LockstepFleet
 from parityfl.engine.loop import run_rounds
 from parityfl.experiments.build import (
-    WorkbenchEvaluator,
     build_conditions,
     build_spec,
     build_world,
@@ -35,11 +34,10 @@ from parityfl.experiments.build import (
     require_startable,
     say_availability,
 )
-from parityfl.experiments.crew import Say
-from parityfl.experiments.run import Watch
 from parityfl.training.datasets.own import read_own
 from parityfl.training.own_holdings import judging_holdings
 from parityfl.wire.schemas import DataFormat
+from parityfl.workers.evaluate import WorkbenchEvaluator
 
 if TYPE_CHECKING:
     from parityfl.training.workbench import Workbench

@@ -15,14 +15,15 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import IO, TYPE_CHECKING, Any
 
-from parityfl.experiments.children import CORES, stop
-from parityfl.experiments.forking import context, leave_with_parent, open_server, start
+from parityfl.experiments.child_processes import stop
+from parityfl.workers.cores import CORES
+from parityfl.workers.fork_server import context, leave_with_parent, open_server, start
 
 if TYPE_CHECKING:
     from parityfl.experiments.suite import Running
 
 NEEDED = (
-    "parityfl.cli", "parityfl.experiments.local", "parityfl.experiments.nursery", "parityfl.experiments.progress",
+    "parityfl.cli", "parityfl.experiments.local", "parityfl.workers.preload", "parityfl.experiments.progress",
     "matplotlib.figure", "matplotlib.backends.backend_svg", "jinja2",
 )  # fmt: skip
 """What every cell needs and that starts no threads when it is imported, as polars does: a fork would not have them."""

@@ -26,10 +26,12 @@ from parityfl.config import Config
 from parityfl.core.errors import ConfigError, FleetError, ParityflError, UnfinishedError
 from parityfl.engine.folder import CLIENTS, RunFolder
 from parityfl.experiments.build import document
-from parityfl.experiments.children import STOP_PATIENCE_S, child, cores, let_go_first, stop
+from parityfl.experiments.child_processes import STOP_PATIENCE_S, child, stop
 from parityfl.telling import PREFIX
 from parityfl.web.secrets import JOIN_TOKEN, OPERATOR_TOKEN
 from parityfl.wire.schemas import MAX_DEVICES, Health
+from parityfl.workers.cores import cores
+from parityfl.workers.oom import let_go_first
 
 MAX_RESTARTS = 5
 """How often in a row a client process that ends soon after its start is started again."""

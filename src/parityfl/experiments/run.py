@@ -1,21 +1,14 @@
 """One run, from a configuration to a folder, on the engine that the configuration names."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 
 from parityfl.config import Config
 from parityfl.core.errors import ConfigError
 from parityfl.core.presets import method_label
-from parityfl.engine.fleet import Observer
-from parityfl.experiments.children import run_until_stopped
-from parityfl.experiments.crew import Say
-
-Watch = Callable[[], AbstractContextManager[Observer | None]]
-"""Makes what watches a run that really starts, such as a progress bar."""
+from parityfl.engine.fleet import Say, Watch
+from parityfl.experiments.blocking import block
 
 
 def default_folder(config: Config) -> Path:
@@ -48,33 +41,8 @@ def execute(
     if config.engine.name == "http":
         from parityfl.experiments.processes import run_processes  # noqa: PLC0415 - httpx, which the other engines do without
 
-        _block(lambda: run_processes(config, out, resume))
+        block(lambda: run_processes(config, out, resume))
         return
     from parityfl.experiments.local import run_local  # noqa: PLC0415 - torch, which the http engine's parent is spared
 
-    _block(lambda: run_local(config, out, resume=resume, watch=watch, say=say))
-
-
-def _block(work: Callable[[], Coroutine[None, None, None]]) -> None:
-    """Run a coroutine to its end, also where an event loop runs already (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        run_until_stopped(work)
-        return
-    begun: Future[Callable[[], object]] = Future()
-
-    async def in_thread() -> None:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-        begun.set_result(lambda: loop.call_soon_threadsafe(task.cancel))
-        await work()
-
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(lambda: asyncio.run(in_thread()))
-        try:
-            running.result()
-        except BaseException:
-            if not running.done():  # the cell was interrupted: the run winds up, so that it can be resumed
-                begun.result()()
-            raise
+    block(lambda: run_local(config, out, resume=resume, watch=watch, say=say))

@@ -22,8 +22,8 @@ from parityfl.config import Config, read_file, resolve
 from parityfl.core.errors import ConfigError, FolderError, first_line
 from parityfl.core.machine import available_memory
 from parityfl.engine.folder import RunFolder, disk_errors, is_empty
-from parityfl.experiments.children import cores
 from parityfl.telling import PREFIX
+from parityfl.workers.cores import cores
 
 LONGEST_NAME = 80
 """Characters of a cell's name; a longer one is cut and told apart by its configuration's hash."""

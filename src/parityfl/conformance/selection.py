@@ -12,6 +12,7 @@ from math import inf
 
 import numpy as np
 
+from parityfl.conformance.aggregation import Verdict
 from parityfl.core.availability import Always, AvailabilityModel, Bernoulli, Copula, GilbertElliott, Groups
 from parityfl.core.fairness import ratio
 from parityfl.core.seeding import generator
@@ -32,7 +33,6 @@ from parityfl.core.selection.power_of_choice import PowerOfChoice
 from parityfl.core.selection.psp import ProbabilisticSynchronousParallel
 from parityfl.core.selection.uniform import Uniform
 from parityfl.core.types import AvailabilityProcess, BoolArray, FloatArray, World
-from parityfl.experiments.conformance import Row
 from parityfl.experiments.schedule import Schedule, Worth, play
 
 ROUNDS = 10_000
@@ -154,15 +154,15 @@ class Claim:
     tolerance: float
     share: float = 0.3
 
-    def check(self, rounds: int) -> Row:
+    def check(self, rounds: int) -> Verdict:
         """Play, and compare."""
         rounds = round(self.share * rounds)
         measured = self.figure(self.regime.play(self.rule, rounds))
         exact = _sampled_optimum(self.regime, rounds) if self.exact is None else self.exact
-        return Row(self.name, self.text, 0.0, float(np.abs(measured - exact).max()), self.tolerance)
+        return Verdict(self.name, self.text, 0.0, float(np.abs(measured - exact).max()), self.tolerance)
 
 
-def selection_rows(rounds: int = ROUNDS) -> Iterator[Row]:
+def selection_rows(rounds: int = ROUNDS) -> Iterator[Verdict]:
     """Yield every row, each as soon as it is measured."""
     return (claim.check(rounds) for claim in chain(maxmin_claims(), parity_claims(), rate_claims(), symmetric_claims()))
 

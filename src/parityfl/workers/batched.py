@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parityfl.core.types import Update, Vector
-from parityfl.experiments.crew import Crew, Lost, Say
-from parityfl.experiments.jobs import RateJob, TrainJob, TrainManyJob
+from parityfl.engine.fleet import Say
+from parityfl.workers.crew import Crew, Lost
+from parityfl.workers.jobs import RateJob, TrainJob, TrainManyJob
 
 if TYPE_CHECKING:
     from parityfl.training.many import Kernel

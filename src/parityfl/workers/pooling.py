@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 from parityfl.core.aggregation.combine import pool
 from parityfl.core.screening import update_fault
 from parityfl.core.types import Update
-from parityfl.experiments.batched import Trained
-from parityfl.experiments.crew import Crew, Lost
-from parityfl.experiments.jobs import OfParts, TrainJob
-from parityfl.experiments.shared import Board
+from parityfl.workers.batched import Trained
+from parityfl.workers.crew import Crew, Lost
+from parityfl.workers.jobs import OfParts, TrainJob
+from parityfl.workers.shared_memory import Board
 
 if TYPE_CHECKING:
     from parityfl.training.workbench import Workbench

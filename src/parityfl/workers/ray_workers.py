@@ -2,16 +2,12 @@
 
 An actor is a worker of the crew: it has the data and a workbench, takes any client's job, and answers in the crew's
 order. The data and the round's model vectors lie in Ray's object store, once a node, whatever the number of actors.
-Only here is Ray imported, and only where it is used.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import socket
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,13 +16,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from parityfl.config import Config
-from parityfl.core.errors import ConfigError, FleetError, first_line
+from parityfl.core.errors import ConfigError, first_line
 from parityfl.core.types import Vector
-from parityfl.experiments.children import cores
-from parityfl.experiments.crew import CHANCES, PATIENCE, Crew, Say, ThisProcess, WorkerLostError
-from parityfl.experiments.jobs import Job, TrainJob, perform
-from parityfl.experiments.pooling import PooledJob
-from parityfl.experiments.shared import Board
+from parityfl.engine.fleet import Say
+from parityfl.workers.crew import CHANCES, PATIENCE, Crew, ThisProcess, WorkerLostError
+from parityfl.workers.jobs import Job, TrainJob, perform
+from parityfl.workers.pooling import PooledJob
+from parityfl.workers.ray_cluster import connected
+from parityfl.workers.shared_memory import Board
 
 if TYPE_CHECKING:
     from parityfl.training.holdings import Holdings
@@ -34,91 +31,10 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-CONNECT_S = 10.0
-"""How long a cluster may take to accept a connection."""
-
 _TOO_LONG = "its Ray actor was not done in the time of a round (rounds.deadline_s, rounds.train_timeout_s)"
 
 START_S = 60.0
 """How long an actor may take to start, torch and all."""
-
-
-def import_ray() -> Any:
-    """Return the package.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        return import_module("ray")
-    except ImportError:
-        raise ConfigError(
-            "engine.name = 'ray' (suite: --ray) needs the package ray, which is not installed: pip install '.[ray]' in "
-            "the checkout, or do without"
-        ) from None
-
-
-@contextmanager
-def connected(address: str | None) -> Iterator[Any]:
-    """Yield Ray, connected to a cluster; one of this machine alone, which ends with the context, for None.
-
-    A connection that is there already is used and left as it is.
-
-    Raises:
-        ConfigError: Ray is not installed.
-        FleetError: there is no cluster at the address.
-    """
-    ray = import_ray()
-    if ray.is_initialized():
-        yield ray
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address is not None:
-        require_listener(address)
-    here: dict[str, Any] = {"num_cpus": cores(), "include_dashboard": False} if address is None else {}
-    with _own_signals():
-        try:
-            ray.init(address=address or "local", log_to_driver=False, logging_level="error", **here)
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            raise FleetError(
-                f"engine.address (suite: --ray) = {address!r}: no Ray cluster answers there ({first_line(error)}); "
-                "give HOST:PORT, ray://HOST:PORT or auto, start a cluster with `ray start --head`, or leave it out"
-            ) from None
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-def require_listener(address: str) -> None:
-    """Require that somebody listens at an address: Ray itself would try for minutes.
-
-    Raises:
-        FleetError: nobody does.
-    """
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdecimal():  # a word such as auto
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
-    except (OSError, OverflowError) as error:
-        raise FleetError(
-            f"engine.address (suite: --ray) = {address!r}: nobody answers there ({error}); start a cluster with "
-            "`ray start --head`, or leave the address out"
-        ) from None
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep our handling of SIGTERM, which Ray would replace by its own."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    ours = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, ours)
 
 
 @contextmanager
@@ -145,13 +61,13 @@ def ray_crew(bench: Workbench, say: Say, start_s: float = START_S) -> Iterator[C
         places = int(ray.cluster_resources().get("CPU", 0))
         wanted = config.engine.workers or places
         count = max(1, min(wanted, places))
-        closing = Closing(config.rounds.net_s)
-        station = Station(ray, config, ray.put(bench.holdings), board, bench.modules, closing, start_s)
+        timer = RoundTimer(config.rounds.net_s)
+        setup = ActorSetup(ray, config, ray.put(bench.holdings), board, bench.modules, timer, start_s)
         nodes = sum(bool(node["Alive"]) for node in ray.nodes())
         fewer = f" (engine.workers = {wanted}, but there are {places} CPUs)" if wanted > count else ""
         cluster = f"a cluster of {nodes} node{'' if nodes == 1 else 's'}"
         say(f"{count} Ray actors on {cluster}{fewer}, one thread each, {bench.describe()}")
-        crew = Crew([RayWorker(station) for _ in range(count)], board, lambda: ThisProcess(bench, board), say)
+        crew = Crew([RayWorker(setup) for _ in range(count)], board, lambda: ThisProcess(bench, board), say)
         try:
             yield crew
         finally:
@@ -176,7 +92,7 @@ class RayBoard(Board):
         self.references[name] = self._ray.put(vector)
 
 
-class Closing:
+class RoundTimer:
     """When a round must have its replies: so many seconds after its first job was given out.
 
     Deadlines are seeded on the virtual clock; this is the net below them, for what is broken.
@@ -197,7 +113,7 @@ class Closing:
 
 
 @dataclass(frozen=True)
-class Station:
+class ActorSetup:
     """What an actor is given when it starts.
 
     Attributes:
@@ -206,7 +122,7 @@ class Station:
         holdings: reference to the data.
         board: where the round's model vectors are.
         modules: modules to import first, which register the model and the objective.
-        closing: when a round closes.
+        timer: when a round closes.
         start_s: how long it may take.
     """
 
@@ -215,7 +131,7 @@ class Station:
     holdings: Any
     board: RayBoard
     modules: Sequence[str]
-    closing: Closing
+    timer: RoundTimer
     start_s: float
 
 
@@ -248,9 +164,9 @@ class RayWorker:
 
     depth = 2  # the next job waits in the actor's queue
 
-    def __init__(self, station: Station) -> None:
-        self._station = station
-        errors = station.ray.exceptions
+    def __init__(self, setup: ActorSetup) -> None:
+        self._setup = setup
+        errors = setup.ray.exceptions
         self._deaths = (errors.RayActorError, errors.OutOfMemoryError, errors.ObjectLostError)
         self._losses = 0
         self._closed = False
@@ -263,13 +179,13 @@ class RayWorker:
 
     async def run(self, job: Job[R]) -> R:
         """Do a job in the actor."""
-        ready, left_s = self._ready, self._station.closing.left(job)
+        ready, left_s = self._ready, self._setup.timer.left(job)
         if left_s == 0:
             raise WorkerLostError(_TOO_LONG, charge=CHANCES, usable=not self._closed)
         try:
             async with asyncio.timeout(left_s):
                 actor = await asyncio.shield(ready)
-                references = self._station.board.references
+                references = self._setup.board.references
                 result: R = await actor.run.remote(job, list(references), *references.values())
         except TimeoutError:
             raise self._overdue(ready) from None
@@ -290,11 +206,11 @@ class RayWorker:
         self._ready.add_done_callback(_seen)
 
     def _make(self) -> None:
-        station = self._station
+        setup = self._setup
         options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
         options["enable_task_events"] = False  # the head node would keep 3 KB of every client of every round
-        made = station.ray.remote(**options)(Actor)
-        self._actor = made.remote(station.config, station.holdings, station.modules)
+        made = setup.ray.remote(**options)(Actor)
+        self._actor = made.remote(setup.config, setup.holdings, setup.modules)
 
     async def _meet(self) -> Any:
         """Return the actor once it can work; make it again where it is lost before: its node may just have died.
@@ -302,7 +218,7 @@ class RayWorker:
         Raises:
             _NoPlaceError: it takes too long, or is lost too often.
         """
-        seconds, lost = self._station.start_s, 0
+        seconds, lost = self._setup.start_s, 0
         try:
             async with asyncio.timeout(seconds):
                 while True:
@@ -328,7 +244,7 @@ class RayWorker:
             if not self._closed:
                 self._start()
         # one of the jobs that an actor had when it was given up may be what kills it: nobody else is given them
-        hopeless = self._losses > PATIENCE or self._station.closing.left(job) == 0
+        hopeless = self._losses > PATIENCE or self._setup.timer.left(job) == 0
         return WorkerLostError(reason, charge=CHANCES if hopeless else 0, usable=not self._closed)
 
     def _overdue(self, ready: asyncio.Task[Any]) -> WorkerLostError:
@@ -340,7 +256,7 @@ class RayWorker:
 
     def _end(self) -> None:
         with suppress(Exception):  # it may be gone, and so may the cluster
-            self._station.ray.kill(self._actor)
+            self._setup.ray.kill(self._actor)
 
 
 class _NoPlaceError(Exception):

@@ -17,14 +17,15 @@ from crew_jobs import Die, DieOnce, Echo, Sleep
 from parityfl.config import Config
 from parityfl.core.errors import ConfigError, FleetError
 from parityfl.engine.fleet import ClosedRound
-from parityfl.experiments.crew import Crew, Lost
-from parityfl.experiments.jobs import TrainJob
-from parityfl.experiments.pooling import PooledJob
-from parityfl.experiments.ray import Closing, RayWorker, import_ray, ray_crew, require_listener
 from parityfl.experiments.ray_cells import launch_task
 from parityfl.experiments.run import execute
 from parityfl.training import workbench
 from parityfl.training.workbench import Workbench
+from parityfl.workers.crew import Crew, Lost
+from parityfl.workers.jobs import TrainJob
+from parityfl.workers.pooling import PooledJob
+from parityfl.workers.ray_cluster import import_ray, require_listener
+from parityfl.workers.ray_workers import RayWorker, RoundTimer, ray_crew
 
 pytest.importorskip("ray")
 
@@ -242,16 +243,16 @@ def test_cells_of_a_suite_run_as_tasks(cluster: Any, tmp_path: Path) -> None:
 
 def test_a_round_closes_its_seconds_after_its_first_job() -> None:
     """A job of round 2 begins to count anew; one that belongs to no round has all the time."""
-    closing = Closing(1000.0)
-    first = closing.left(TrainJob(1, 0, None, False, None, 1))
-    pooled = closing.left(PooledJob((TrainJob(1, 2, None, False, None, 1),)))
-    again = closing.left(TrainJob(1, 1, None, False, None, 1))
+    timer = RoundTimer(1000.0)
+    first = timer.left(TrainJob(1, 0, None, False, None, 1))
+    pooled = timer.left(PooledJob((TrainJob(1, 2, None, False, None, 1),)))
+    again = timer.left(TrainJob(1, 1, None, False, None, 1))
     assert first is not None
     assert again is not None
     assert pooled is not None
     assert 0 < again <= pooled <= first <= 1000
-    assert closing.left(Echo(0)) is None
-    assert Closing(0.0).left(TrainJob(1, 0, None, False, None, 1)) == 0
+    assert timer.left(Echo(0)) is None
+    assert RoundTimer(0.0).left(TrainJob(1, 0, None, False, None, 1)) == 0
 
 
 def test_a_seeded_deadline_is_no_bound_of_real_training(cluster: Any, tmp_path: Path) -> None:

@@ -6,15 +6,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import pytest
+from crew_jobs import Echo
 
-from parityfl.core.types import Update, Vector
-from parityfl.engine.fleet import TrainTask
-from parityfl.experiments import local
-from parityfl.experiments.crew import Crew, WorkerLostError
-from parityfl.experiments.local import LocalFleet
-from parityfl.experiments.shared import Board
+from parityfl.workers.crew import AHEAD, Crew, WorkerLostError
+from parityfl.workers.shared_memory import Board
 
 
 @dataclass(frozen=True)
@@ -227,40 +223,40 @@ def test_of_several_jobs_that_fail_only_the_first_is_heard_of(caplog: pytest.Log
     assert not caplog.records
 
 
-class Prompt:
-    """A worker that answers at once."""
+class Slow:
+    """A worker whose even jobs wait for a signal; counts what it was given."""
 
     depth = 1
     starting = False
 
-    def __init__(self, begun: list[int]) -> None:
-        self._begun = begun
+    def __init__(self, gate: asyncio.Event) -> None:
+        self.gate = gate
+        self.begun: list[int] = []
 
-    async def run(self, job: Any) -> tuple[Update, Vector | None]:
-        self._begun.append(job.client)
-        await asyncio.sleep(0)
-        return Update(job.client, np.zeros(1, dtype=np.float32), job.cost, 0.0), None
+    async def run(self, job: Any) -> Any:
+        self.begun.append(job.number)
+        if job.number == 0:
+            await self.gate.wait()
+        return job.number
 
     def close(self) -> None: ...
 
 
-@pytest.mark.parametrize(
-    ("held_bytes", "workers", "expected"),
-    [(40, 2, "9876543210"), (39, 2, "7654321098"), (40, 1, "3210765498")],
-    ids=["as many as fit", "too much to hold", "one worker"],
-)
-def test_the_largest_clients_begin_first_and_replies_come_in_order(
-    monkeypatch: pytest.MonkeyPatch, held_bytes: int, workers: int, expected: str
-) -> None:
-    """Ten updates of one float32 are 40 bytes; where they are too much, four for each worker are looked at."""
-    monkeypatch.setattr(local, "HELD_BYTES", held_bytes)
-    weights, begun, sizes = np.zeros(1, dtype=np.float32), [], np.arange(1, 11)
-    task = TrainTask(1, 0.0, np.arange(10), weights, lambda client: weights, None, np.zeros(10, dtype=np.int64))
+def test_results_come_in_order_and_only_so_many_are_begun_ahead() -> None:
+    async def work() -> None:
+        gate = asyncio.Event()
+        workers = [Slow(gate), Slow(gate)]
+        crew = Crew(workers, Board(1), lambda: workers[0])
+        results = crew.run(Echo(n) for n in range(100))
+        first = asyncio.create_task(anext(results))
+        await asyncio.sleep(0)
+        while len(workers[1].begun) < 2 * AHEAD - 1:
+            await asyncio.sleep(0)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(workers[0].begun) + len(workers[1].begun) == 2 * AHEAD
+        gate.set()
+        assert await first == 0
+        assert [number async for number in results] == list(range(1, 100))
 
-    async def work() -> list[tuple[int, int]]:
-        crew = Crew([Prompt(begun) for _ in range(workers)], Board(1), lambda: Prompt(begun))
-        fleet = LocalFleet(crew, None, sizes, None)  # type: ignore[arg-type]
-        return [(reply.client, reply.update.num_samples) async for reply in fleet.train(task) if reply.update]
-
-    assert asyncio.run(work()) == list(enumerate(sizes))
-    assert "".join(map(str, begun)) == expected
+    asyncio.run(work())

@@ -22,8 +22,7 @@ from tempfile import gettempdir
 from types import ModuleType
 from typing import Any
 
-ONE_THREAD = ("OMP_NUM_THREADS", "1")
-"""What the libraries beneath numpy read when they are loaded: of our processes each computes on one thread."""
+from parityfl.workers.cores import ONE_THREAD
 
 LONGEST_PLACE = 75
 """Bytes of the path of the folder for temporary files that leave room for multiprocessing's names in a socket's 107."""
@@ -78,7 +77,7 @@ def _bequeathing() -> Iterator[None]:
     That would be run again in them, to find there what it defines, of which they need nothing.
     """
     resource_tracker.ensure_running()  # which would let Ctrl-C through again, were it done inside
-    name, value = ONE_THREAD
+    ((name, value),) = ONE_THREAD.items()
     with _STARTING:
         main, before = sys.modules["__main__"], os.environ.get(name)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from parityfl.core.types import Update, Vector
-from parityfl.experiments.shared import SharedArray
+from parityfl.workers.shared_memory import SharedArray
 
 R = TypeVar("R")
 

@@ -11,23 +11,26 @@ import gc
 import sys
 import traceback
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from parityfl.config import Config
 from parityfl.core.errors import first_line
-from parityfl.experiments.children import let_go_first
-from parityfl.experiments.crew import PATIENCE, WorkerLostError
-from parityfl.experiments.forking import context, leave_with_parent, open_server, start
-from parityfl.experiments.jobs import Job, perform
-from parityfl.experiments.shared import Board, SharedHoldings
-from parityfl.experiments.shelf import Left, Place, Shelf, collect
+from parityfl.engine.fleet import Say
+from parityfl.workers.crew import PATIENCE, Crew, ThisProcess, WorkerLostError
+from parityfl.workers.fork_server import context, leave_with_parent, open_server, start
+from parityfl.workers.jobs import Job, perform
+from parityfl.workers.oom import Starvation, let_go_first
+from parityfl.workers.shared_memory import Board, SharedHoldings
+from parityfl.workers.shared_updates import Left, Place, Shelf, collect
+
+if TYPE_CHECKING:
+    from parityfl.training.workbench import Workbench
 
 R = TypeVar("R")
 
@@ -38,11 +41,11 @@ Linux has 200 KiB, macOS 8. Were it full, the event loop would wait for a worker
 
 def prepare() -> None:
     """Begin to import torch in the process from which workers are forked, while this process does the same."""
-    open_server(["parityfl.experiments.nursery"])
+    open_server(["parityfl.workers.preload"])
 
 
 @dataclass(frozen=True)
-class Station:
+class WorkerSetup:
     """What a worker is given when it starts.
 
     Attributes:
@@ -58,37 +61,24 @@ class Station:
     modules: Sequence[str]
 
 
-class Starvation:
-    """Knows for how many deaths the machine's want of memory is the reason: each is told once."""
-
-    def __init__(self) -> None:
-        self._told = _oom_kills()
-
-    def struck(self) -> bool:
-        """Return whether the machine has killed a process for want of memory of which nobody has been told."""
-        starved = _oom_kills() > self._told
-        self._told += starved
-        return starved
-
-
 class WorkerProcess:
     """A worker in a process of its own, which begins to start at once; another takes its place when it dies.
 
     Args:
-        station: what it is given.
+        setup: what it is given.
         starvation: tells if want of memory was its death, after which no other takes its place; all workers' own.
     """
 
     depth = 2  # the next job waits in its pipe
     starting = False  # a process always starts, or is known at once not to
 
-    def __init__(self, station: Station, starvation: Starvation | None = None) -> None:
-        self._station = station
+    def __init__(self, setup: WorkerSetup, starvation: Starvation | None = None) -> None:
+        self._setup = setup
         self._starvation = starvation or Starvation()
-        self._shelf = Shelf(station.board.size)
+        self._shelf = Shelf(setup.board.size)
         self._deaths = 0
         self._closed = False
-        self._life = _Life(station, self._shelf)
+        self._life = _Life(setup, self._shelf)
 
     async def run(self, job: Job[R]) -> R:
         """Do a job in the worker's process."""
@@ -115,8 +105,46 @@ class WorkerProcess:
             life.death = life.unstarted or died
             if self._deaths <= PATIENCE and not starved:
                 life.end()
-                self._life = _Life(self._station, self._shelf)
+                self._life = _Life(self._setup, self._shelf)
         return life.death, life is not self._life and not self._closed
+
+
+@contextmanager
+def local_crew(bench: Workbench, workers: int, say: Say) -> Iterator[Crew]:
+    """Yield who trains and evaluates on this machine; nobody is left afterwards.
+
+    Args:
+        bench: this process's workbench.
+        workers: how many processes.
+        say: tells the user what was chosen, and of losses.
+    """
+    board = Board(bench.layout.size)
+
+    def here() -> ThisProcess:
+        return ThisProcess(bench, board)
+
+    spread = workers > 1 and bench.device.type == "cpu" and "__main__" not in bench.modules
+    if spread:
+        setup = WorkerSetup(bench.config, SharedHoldings.copy_of(bench.holdings), board, bench.modules)
+        crew = Crew(_worker_processes(setup, workers), board, here, say)
+    else:
+        crew = Crew([here()], board, None, say)
+    wanted = bench.config.engine.workers or workers
+    fewer = f" (engine.workers = {wanted}, but there are {workers} clients)" if spread and wanted > workers else ""
+    say(f"{f'{workers} worker processes{fewer}' if spread else 'this process'}, one thread each, {bench.describe()}")
+    try:
+        yield crew
+    finally:
+        crew.close()
+
+
+def _worker_processes(setup: WorkerSetup, count: int) -> list[WorkerProcess]:
+    """Return so many workers; where one cannot be made, none of those before it stays."""
+    starvation = Starvation()
+    with ExitStack() as made:
+        workers = [made.enter_context(closing(WorkerProcess(setup, starvation))) for _ in range(count)]
+        made.pop_all()  # from now on they are the crew's to close
+    return workers
 
 
 class _EndedError(Exception):
@@ -147,7 +175,7 @@ class _Life:
         unstarted: that it could not be started, and why; '' where it could, or nobody knows yet.
     """
 
-    def __init__(self, station: Station, shelf: Shelf) -> None:
+    def __init__(self, setup: WorkerSetup, shelf: Shelf) -> None:
         self.death = "its worker process was ended"
         self.unstarted = ""
         self._given: deque[_Given] = deque()
@@ -155,7 +183,7 @@ class _Life:
         self._ready = False
         self._ended = False
         self._pipe, theirs = context().Pipe()  # which ends with the process
-        self._process = context().Process(target=_work, args=(theirs, station, shelf), daemon=True)
+        self._process = context().Process(target=_work, args=(theirs, setup, shelf), daemon=True)
         self._starting = asyncio.create_task(self._begin(theirs))
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._pipe.fileno(), self._hear)
@@ -237,15 +265,15 @@ class _Life:
             self._process.kill()
 
 
-def _work(owner: Connection[Any, Any], station: Station, shelf: Shelf) -> None:
+def _work(owner: Connection[Any, Any], setup: WorkerSetup, shelf: Shelf) -> None:
     """Do what is asked until nobody can ask any more; the main function of a worker's process."""
     leave_with_parent()
     let_go_first()
     from parityfl.training.workbench import Workbench  # noqa: PLC0415 - torch, which this module's other users are spared
 
-    for module in station.modules:
+    for module in setup.modules:
         import_module(module)
-    bench = Workbench(station.config, device="cpu", holdings=station.holdings.open())
+    bench = Workbench(setup.config, device="cpu", holdings=setup.holdings.open())
     gc.freeze()  # what stands now stays: the collector need not look through torch's objects again and again
     with owner, suppress(EOFError, ConnectionError):
         owner.send((None, None))
@@ -253,7 +281,7 @@ def _work(owner: Connection[Any, Any], station: Station, shelf: Shelf) -> None:
             asked = owner.recv_bytes()
             try:
                 job, number = ForkingPickler.loads(asked)
-                result = perform(job, bench, station.board)
+                result = perform(job, bench, setup.board)
                 answer = ForkingPickler.dumps((result if number is None else shelf.leave(result, number), None))
             except Exception as error:  # the owner's to judge
                 answer = _told(error)
@@ -279,12 +307,3 @@ def _read(said: bytes) -> tuple[Any, Exception | None]:
     except Exception as fault:  # it has been written by a class that is another one here
         return None, fault
     return result, error
-
-
-def _oom_kills() -> int:
-    """Return how many processes this machine has killed for want of memory; 0 where it does not say."""
-    try:
-        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from parityfl.core.types import Update
-from parityfl.experiments.shelf import PLACES, SMALLEST, Left, Place, Shelf, collect
+from parityfl.workers.shared_updates import PLACES, SMALLEST, Left, Place, Shelf, collect
 
 SIZE = SMALLEST // 4
 

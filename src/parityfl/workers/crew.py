@@ -12,16 +12,14 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from parityfl.core.errors import UnfinishedError
-from parityfl.experiments.jobs import Job, perform
-from parityfl.experiments.shared import Board
+from parityfl.engine.fleet import Say
+from parityfl.workers.jobs import Job, perform
+from parityfl.workers.shared_memory import Board
 
 if TYPE_CHECKING:
     from parityfl.training.workbench import Workbench
 
 R = TypeVar("R")
-
-Say = Callable[[str], None]
-"""Tells the user one line."""
 
 Complete = Callable[[Job[Any]], Awaitable[Job[R]]]
 """Adds to a job what is fetched for it once it has a worker, so that it need not be held for those that wait."""

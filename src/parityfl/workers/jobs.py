@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from parityfl.core.errors import first_line
 from parityfl.core.types import BoolArray, FloatArray, Update, Vector
-from parityfl.experiments.shared import Board
 from parityfl.training.holdings import PartName
+from parityfl.workers.shared_memory import Board
 
 if TYPE_CHECKING:
     from parityfl.training.many import Kernel

@@ -1,41 +1,18 @@
-"""Processes of our own: started on a leash, stopped with us; and work of ours that stops when we are told to."""
+"""Commands of ours as processes of their own, which are asked to stop on the way out and end with this process."""
 
 import asyncio
 import contextlib
 import os
-import signal
 import sys
-import threading
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import IO, Protocol
 
-from parityfl.core.machine import available_cores
-
-CORES = "PARITYFL_CORES"
-"""Names in the environment how many cores a run may use; without it all that the process may."""
+from parityfl.workers.cores import ONE_THREAD
 
 STOP_PATIENCE_S = 15.0
 """How long a child may take to leave after it was asked to."""
-
-
-def cores() -> int:
-    """Return how many cores this process may use, at least 1."""
-    given = os.environ.get(CORES, "")
-    if given.isdecimal() and int(given) > 0:
-        return int(given)
-    return available_cores()
-
-
-def let_go_first(process: int | str = "self") -> None:
-    """See that the kernel, where it lacks memory, ends this process of ours and none that cannot be replaced (Linux).
-
-    Else it takes the largest. Anybody may offer a process of their own; no right is needed.
-    """
-    with contextlib.suppress(OSError):  # another system, or it has ended already
-        Path(f"/proc/{process}/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 @asynccontextmanager
@@ -65,7 +42,7 @@ async def child(
         stdin=PIPE,
         stdout=stdout,
         stderr=stderr,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+        env={**os.environ, **ONE_THREAD, **(environment or {})},
         pass_fds=pass_fds,
         start_new_session=True,
     )
@@ -108,23 +85,3 @@ async def stop(process: Stoppable) -> None:
         except TimeoutError:
             process.kill()
             await process.wait()
-
-
-def run_until_stopped(work: Callable[[], Coroutine[None, None, None]]) -> None:
-    """Run a coroutine to its end; SIGTERM stops it as Ctrl-C does, with a KeyboardInterrupt after it has cleaned up."""
-
-    async def watched() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        if threading.current_thread() is threading.main_thread():
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        await work()
-
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        asyncio.run(watched())
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # which the loop has put back to the system's own

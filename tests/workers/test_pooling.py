@@ -19,11 +19,11 @@ from parityfl.core.aggregation.combine import fold, pool
 from parityfl.core.aggregation.fedavg import FedAvg
 from parityfl.core.errors import ConfigError
 from parityfl.core.types import Update
-from parityfl.experiments.crew import AHEAD, Crew, Lost, WorkerLostError
-from parityfl.experiments.jobs import TrainJob
-from parityfl.experiments.pooling import PooledJob, Pooling
 from parityfl.experiments.run import execute
-from parityfl.experiments.shared import Board
+from parityfl.workers.crew import AHEAD, Crew, Lost, WorkerLostError
+from parityfl.workers.jobs import TrainJob
+from parityfl.workers.pooling import PooledJob, Pooling
+from parityfl.workers.shared_memory import Board
 
 
 def config(**changes: Any) -> Config:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from parityfl.experiments.jobs import TrainJob
+from parityfl.workers.jobs import TrainJob
 
 
 @dataclass(frozen=True)
