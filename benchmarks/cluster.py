@@ -24,10 +24,10 @@ from rows import REPEATS, emit, parser, row, say
 
 from parityfl.config import Config
 from parityfl.engine.fleet import ClosedRound
-from parityfl.experiments.local import choose_grouping
 from parityfl.experiments.run import execute
 from parityfl.training.workbench import Workbench
 from parityfl.workers.crew import Crew, ThisProcess
+from parityfl.workers.grouping import choose_grouping
 from parityfl.workers.jobs import Job, TrainJob
 from parityfl.workers.shared_memory import Board
 

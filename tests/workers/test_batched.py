@@ -8,8 +8,8 @@ import pytest
 from workbenches import with_workers
 
 from parityfl.training.workbench import Workbench
-from parityfl.workers.batched import Batching, choose_batching
 from parityfl.workers.crew import Crew, Lost, WorkerLostError
+from parityfl.workers.grouping import Batching, choose_batching
 from parityfl.workers.jobs import TrainJob
 from parityfl.workers.shared_memory import Board
 

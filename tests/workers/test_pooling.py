@@ -21,8 +21,8 @@ from parityfl.core.errors import ConfigError
 from parityfl.core.types import Update
 from parityfl.experiments.run import execute
 from parityfl.workers.crew import AHEAD, Crew, Lost, WorkerLostError
-from parityfl.workers.jobs import TrainJob
-from parityfl.workers.pooling import PooledJob, Pooling
+from parityfl.workers.grouping import Pooling
+from parityfl.workers.jobs import PooledJob, TrainJob
 from parityfl.workers.shared_memory import Board
 
 

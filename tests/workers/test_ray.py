@@ -22,8 +22,7 @@ from parityfl.experiments.run import execute
 from parityfl.training import workbench
 from parityfl.training.workbench import Workbench
 from parityfl.workers.crew import Crew, Lost
-from parityfl.workers.jobs import TrainJob
-from parityfl.workers.pooling import PooledJob
+from parityfl.workers.jobs import PooledJob, TrainJob
 from parityfl.workers.ray_cluster import import_ray, require_listener
 from parityfl.workers.ray_workers import RayWorker, RoundTimer, ray_crew
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,17 +20,12 @@ from parityfl.experiments.build import (
 )
 from parityfl.training.holdings import Holdings, load_holdings
 from parityfl.training.memory import ClientMemory
-from parityfl.workers.batched import Batching, choose_batching
 from parityfl.workers.cores import cores
-from parityfl.workers.crew import Crew
 from parityfl.workers.evaluate import WorkbenchEvaluator
 from parityfl.workers.fleet import CrewFleet
-from parityfl.workers.pooling import Pooling
+from parityfl.workers.grouping import choose_grouping
 from parityfl.workers.process_workers import local_crew, prepare
 from parityfl.workers.ray_workers import ray_crew
-
-if TYPE_CHECKING:
-    from parityfl.training.workbench import Workbench
 
 SMALL_RUN = 10_000_000
 """Pixels that a whole run trains on, each as often as it is used, below which starting workers takes longer than it
@@ -79,11 +73,3 @@ async def run_local(config: Config, out: Path, *, resume: bool, watch: Watch, sa
         observers = [] if observer is None else [observer]
         async with folder.locked():
             await run_rounds(spec, fleet, WorkbenchEvaluator(bench, crew), folder, observers=observers)
-
-
-async def choose_grouping(bench: Workbench, crew: Crew, say: Say) -> Batching | Pooling | None:
-    """Return which clients make one job; None where each is one of its own."""
-    engine = bench.config.engine
-    if engine.mode == "batched":
-        return await choose_batching(bench, crew, say)
-    return None if engine.pre_aggregate is None else Pooling(engine.pre_aggregate)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from parityfl.core.errors import UnfinishedError
 from parityfl.engine.fleet import Say
-from parityfl.workers.jobs import Job, perform
+from parityfl.workers.jobs import Job, PooledJob, Trained, TrainManyJob, perform
 from parityfl.workers.shared_memory import Board
 
 if TYPE_CHECKING:
@@ -168,6 +168,14 @@ class Crew:
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)  # several may fail: only the first is raised
+
+    async def run_groups(self, groups: Sequence[TrainManyJob | PooledJob]) -> AsyncGenerator[Trained | Lost, None]:
+        """Yield the results of the groups' parts in order, each as soon as its group and all before it are there."""
+        async with aclosing(self.run(groups)) as outcomes:
+            for group in groups:
+                outcome = await anext(outcomes)
+                for result in [outcome] * len(group.parts) if isinstance(outcome, Lost) else outcome:
+                    yield result
 
     async def gather(self, jobs: Iterable[Job[R]]) -> list[R]:
         """Return all results of repeatable jobs, in order."""

@@ -14,10 +14,9 @@ from parityfl.core.screening import update_fault
 from parityfl.core.types import AvailabilityProcess, IntArray, Outcome
 from parityfl.engine.fleet import Late, Presence, Reply, TrainTask
 from parityfl.training.memory import ClientMemory
-from parityfl.workers.batched import Batching, Trained
 from parityfl.workers.crew import Crew, Lost
-from parityfl.workers.jobs import Job, TrainJob
-from parityfl.workers.pooling import Pooling
+from parityfl.workers.grouping import Batching, Pooling
+from parityfl.workers.jobs import Job, Trained, TrainJob
 
 HELD_BYTES = 2**28
 """How much of a round's vectors may be held until it is their turn, so that the largest clients can begin first."""

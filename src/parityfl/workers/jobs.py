@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from time import perf_counter
 from traceback import clear_frames
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
+from parityfl.core.aggregation.combine import pool
 from parityfl.core.errors import first_line
+from parityfl.core.screening import update_fault
 from parityfl.core.types import BoolArray, FloatArray, Update, Vector
 from parityfl.training.holdings import PartName
 from parityfl.workers.shared_memory import Board
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+Trained = tuple[Update, Vector | None]
+"""A client's update, and what the client keeps."""
 
 
 class Job(Protocol[R_co]):
@@ -60,7 +66,7 @@ class TrainJob:
     memory: Vector | None
     cost: int
 
-    def run(self, bench: Workbench, board: Board) -> tuple[Update, Vector | None]:
+    def run(self, bench: Workbench, board: Board) -> Trained:
         """Return the client's update and what it keeps."""
         start = board["weights"] if self.start is None else self.start
         return bench.train(self.round, self.client, start, board["control"] if self.controlled else None, self.memory)
@@ -94,7 +100,7 @@ class TrainManyJob(OfParts):
 
     kernel: Kernel
 
-    def run(self, bench: Workbench, board: Board) -> list[tuple[Update, Vector | None]]:
+    def run(self, bench: Workbench, board: Board) -> list[Trained]:
         """Return what each part would, but for the last digits."""
         first = self.parts[0]
         return bench.train_many(
@@ -105,6 +111,39 @@ class TrainManyJob(OfParts):
             control=board["control"] if first.controlled else None,
             memories=[part.memory for part in self.parts if part.memory is not None] or None,
         )
+
+
+@dataclass(frozen=True)
+class PooledJob(OfParts):
+    """Train clients one after the other; memory and answer are those of one update, whatever their number.
+
+    None of the parts has a memory.
+    """
+
+    repeatable: ClassVar[bool] = False
+
+    @property
+    def round(self) -> int:
+        """The round's number."""
+        return self.parts[0].round
+
+    def run(self, bench: Workbench, board: Board) -> list[Trained]:
+        """Return the clients' updates, pooled; one that is to be refused is kept out and comes as it is."""
+        refused: list[Update] = []
+        weigh = bench.config.aggregator.build().weight
+        assert weigh is not None, "a configuration that asks for this with another rule is refused"
+
+        def sound() -> Iterator[Update]:
+            for part in self.parts:
+                update, _ = part.run(bench, board)
+                if update_fault(update, bench.config.security.max_update_norm):
+                    refused.append(update)
+                else:
+                    yield update
+
+        pooled = pool(sound(), weigh, bench.layout.size)
+        known = {update.client: update for update in [*pooled, *refused]}
+        return [(known[part.client], None) for part in self.parts]
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ from parityfl.core.errors import ConfigError, first_line
 from parityfl.core.types import Vector
 from parityfl.engine.fleet import Say
 from parityfl.workers.crew import CHANCES, PATIENCE, Crew, ThisProcess, WorkerLostError
-from parityfl.workers.jobs import Job, TrainJob, perform
-from parityfl.workers.pooling import PooledJob
+from parityfl.workers.jobs import Job, PooledJob, TrainJob, perform
 from parityfl.workers.ray_cluster import connected
 from parityfl.workers.shared_memory import Board
 

@@ -1,28 +1,31 @@
-"""Batched mode: many small clients at once, by the fastest kernel that this machine has for them."""
+"""Which clients make one job: those of a like size in batched mode, successive ones where updates are pooled.
+
+Batched mode trains many small clients at once, by the fastest kernel that this machine has for them. With pooling, or
+pre-aggregation, a worker trains several clients and sends back one vector for all of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import chain
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from parityfl.core.types import Update, Vector
 from parityfl.engine.fleet import Say
 from parityfl.workers.crew import Crew, Lost
-from parityfl.workers.jobs import RateJob, TrainJob, TrainManyJob
+from parityfl.workers.jobs import PooledJob, RateJob, Trained, TrainJob, TrainManyJob
 
 if TYPE_CHECKING:
     from parityfl.training.many import Kernel
     from parityfl.training.workbench import Workbench
 
+T = TypeVar("T")
+
 LARGEST_GROUP = 64
 """Clients at once; more do not make a step cheaper, and their examples must fit into memory together."""
-
-Trained = tuple[Update, Vector | None]
 
 
 @dataclass(frozen=True)
@@ -38,21 +41,34 @@ class Batching:
     async def run(self, crew: Crew, jobs: Sequence[TrainJob]) -> AsyncGenerator[Trained | Lost, None]:
         """Yield the results of the clients' jobs, in order, when all are there."""
         groups = self._groups(jobs, crew.size)
-        results: dict[int, Trained | Lost] = {}
-        many = (TrainManyJob(tuple(jobs[place] for place in group), self.kernel) for group in groups)
-        async with aclosing(crew.run(many)) as outcomes:
-            for group in groups:
-                outcome = await anext(outcomes)
-                parts = [outcome] * len(group) if isinstance(outcome, Lost) else outcome
-                results.update(zip(group, parts, strict=True))
+        many = [TrainManyJob(tuple(jobs[place] for place in group), self.kernel) for group in groups]
+        trained = [result async for result in crew.run_groups(many)]
+        results = dict(zip(chain.from_iterable(groups), trained, strict=True))
+        trained.clear()  # so that each is held no longer than until it is asked for
         for place in range(len(jobs)):
             yield results.pop(place)
 
-    def _groups(self, jobs: Sequence[TrainJob], workers: int) -> list[list[int]]:
+    def _groups(self, jobs: Sequence[TrainJob], workers: int) -> list[Sequence[int]]:
         """Cut the jobs into groups of a like size, those with a memory apart from those without."""
         order = sorted(range(len(jobs)), key=lambda place: (jobs[place].memory is not None, jobs[place].cost))
         fresh = sum(job.memory is None for job in jobs)
-        return [group for run in (order[:fresh], order[fresh:]) for group in _cut(run, group_size(len(jobs), workers))]
+        size = group_size(len(jobs), workers)
+        return [group for run in (order[:fresh], order[fresh:]) for group in _cut(run, size)]
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """How clients are shared out: successive ones together, so that the sums do not depend on who the workers are.
+
+    Attributes:
+        size: how many clients a job has, 1 or more; the last one of a round may have fewer.
+    """
+
+    size: int
+
+    def run(self, crew: Crew, jobs: Sequence[TrainJob]) -> AsyncGenerator[Trained | Lost, None]:
+        """Yield the results of the clients' jobs, in order, each as soon as its group and all before it are there."""
+        return crew.run_groups([PooledJob(tuple(group)) for group in _cut(jobs, self.size)])
 
 
 def group_size(clients: int, workers: int) -> int:
@@ -60,8 +76,16 @@ def group_size(clients: int, workers: int) -> int:
     return max(1, min(LARGEST_GROUP, ceil(clients / workers)))
 
 
-def _cut(places: Sequence[int], size: int) -> list[list[int]]:
-    return [list(places[start : start + size]) for start in range(0, len(places), size)]
+def _cut(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+async def choose_grouping(bench: Workbench, crew: Crew, say: Say) -> Batching | Pooling | None:
+    """Return which clients make one job; None where each is one of its own."""
+    engine = bench.config.engine
+    if engine.mode == "batched":
+        return await choose_batching(bench, crew, say)
+    return None if engine.pre_aggregate is None else Pooling(engine.pre_aggregate)
 
 
 async def choose_batching(bench: Workbench, crew: Crew, say: Say) -> Batching | None:
