@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ from parityfl.engine.folder import RunFolder, disk_errors
 from parityfl.engine.intake import Intake
 from parityfl.engine.journal import Checkpoint, Journal
 from parityfl.engine.state import RunState
+from parityfl.engine.stopwatch import Stopwatch
 from parityfl.engine.tables import client_lines, round_line, shortfall_lines
 
 
@@ -219,7 +220,7 @@ class _Run:
 
     async def round(self, state: RunState) -> RunState:
         """Run one round and return the state after it."""
-        spec, clock = self.spec, _Stopwatch()
+        spec, clock = self.spec, Stopwatch()
         plan, world = await self._select(state, clock)
         state = _with_newcomers(state, plan.registered)
         task, sent_global = self._task(plan, state), self._sent_global(plan, state)
@@ -255,7 +256,7 @@ class _Run:
         self._tell(ClosedRound(record, after.ledger, figures, after.weights, reasons))
         return after
 
-    async def _select(self, state: RunState, clock: _Stopwatch) -> tuple[Plan, World]:
+    async def _select(self, state: RunState, clock: Stopwatch) -> tuple[Plan, World]:
         """Look who is there and select; return the plan, and the world as the fleet tells it."""
         spec, number = self.spec, state.ledger.rounds + 1
         time_s = (number - 1) * spec.world.interval_s if spec.virtual else monotonic() - self.began
@@ -275,7 +276,7 @@ class _Run:
         clock.lap("select_s")
         return plan, world
 
-    async def _train(self, plan: Plan, task: TrainTask, state: RunState, world: World, clock: _Stopwatch) -> _Learned:
+    async def _train(self, plan: Plan, task: TrainTask, state: RunState, world: World, clock: Stopwatch) -> _Learned:
         """Train and aggregate: updates are folded while later ones are still on their way."""
         intake = Intake(self.fleet.train(task), [late.update for late in state.late if late.enters == plan.round])
         context = self._context(plan, state, world)
@@ -443,32 +444,6 @@ class _Learned:
     average: Vector
     optimizer: Mapping[str, Any]
     control: Vector | None
-
-
-class _Stopwatch:
-    """Seconds between laps."""
-
-    def __init__(self) -> None:
-        self._began = self._last = perf_counter()
-        self.laps: dict[str, float] = {}
-
-    def start(self) -> None:
-        """Begin the next lap now."""
-        self._last = perf_counter()
-
-    def lap(self, name: str) -> None:
-        """End a lap."""
-        now = perf_counter()
-        self.laps[name], self._last = now - self._last, now
-
-    def move(self, source: str, target: str, seconds: float) -> None:
-        """Count part of a lap as another one."""
-        self.laps[source] -= seconds
-        self.laps[target] = seconds
-
-    def total(self) -> float:
-        """Return the seconds since the stopwatch was made."""
-        return perf_counter() - self._began
 
 
 def _measured(record: RoundRecord, evaluation: Evaluation) -> dict[str, float]:

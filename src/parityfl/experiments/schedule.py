@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from parityfl.core.seeding import generator
 from parityfl.core.selection import Selector
 from parityfl.core.types import FloatArray, IntArray, Outcome, World
 from parityfl.engine.folder import disk_errors, is_empty
+from parityfl.engine.stopwatch import Stopwatch
 from parityfl.engine.tables import header, lines, text
 from parityfl.files import replace_file
 
@@ -178,7 +178,7 @@ def play(
     """
     assert world.availability is not None
     assert world.mean_utility is not None
-    process, watch = world.availability, _Stopwatch()
+    process, watch = world.availability, Stopwatch()
     state, ledger = selector.init(world), Ledger.empty(world.num_clients)
     everybody, unknown = np.ones(world.num_clients, dtype=bool), np.full(world.num_clients, np.nan)
     inclusion = np.zeros(world.num_clients)
@@ -209,9 +209,9 @@ def play(
         pi=_mean_truth(ledger, world.true_availability(0.0)),
         mu=world.mean_utility,
         inclusion=ratio(inclusion, ledger.available),
-        select_s=watch.seconds["select"] / rounds,
-        availability_s=watch.seconds["availability"] / rounds,
-        ledger_s=watch.seconds["ledger"] / rounds,
+        select_s=watch.laps["select"] / rounds,
+        availability_s=watch.laps["availability"] / rounds,
+        ledger_s=watch.laps["ledger"] / rounds,
     )
 
 
@@ -241,20 +241,6 @@ def check_out(out: Path) -> None:
     """
     if not is_empty(out):
         raise FolderError(f"output folder {out} is not empty: choose another --out")
-
-
-class _Stopwatch:
-    """Adds up the seconds between laps, by name."""
-
-    def __init__(self) -> None:
-        self.seconds = {"availability": 0.0, "select": 0.0, "ledger": 0.0}
-        self._last = perf_counter()
-
-    def lap(self, name: str) -> None:
-        """Credit the time since the last lap to `name`."""
-        now = perf_counter()
-        self.seconds[name] += now - self._last
-        self._last = now
 
 
 def _record(plan: Plan, world: World, worth: Worth, truth: FloatArray, unknown: FloatArray) -> RoundRecord:
