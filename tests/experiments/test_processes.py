@@ -9,7 +9,7 @@ import pytest
 
 from parityfl.config import Config
 from parityfl.core.errors import ConfigError
-from parityfl.experiments.processes import PIECE_BYTES, _pass_on, groups
+from parityfl.experiments.processes import PIECE_BYTES, groups, pass_on
 from parityfl.wire.schemas import MAX_DEVICES
 from parityfl.workers.cores import CORES
 
@@ -42,7 +42,7 @@ def heard(script: str) -> str:
 
     async def main() -> str:
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", f"import sys; {script}", stderr=PIPE)
-        last, _ = await asyncio.gather(_pass_on(process), process.wait())
+        last, _ = await asyncio.gather(pass_on(process), process.wait())
         return last
 
     return asyncio.run(main())
@@ -81,7 +81,7 @@ def test_lines_of_two_children_do_not_mix(capsys: pytest.CaptureFixture[str]) ->
 
     async def main() -> None:
         streams = [asyncio.StreamReader() for _ in range(2)]
-        children = [asyncio.create_task(_pass_on(SimpleNamespace(stderr=stream))) for stream in streams]  # type: ignore[arg-type]
+        children = [asyncio.create_task(pass_on(SimpleNamespace(stderr=stream))) for stream in streams]  # type: ignore[arg-type]
         for said in (b"begun, ", b"ended\n"):
             for stream in streams:
                 stream.feed_data(said)

@@ -17,9 +17,9 @@ from workbenches import with_workers
 from parityfl.core.errors import UnfinishedError
 from parityfl.training.workbench import Workbench
 from parityfl.workers.crew import Crew, Lost
-from parityfl.workers.fork_server import context, start
+from parityfl.workers.fork_server import start
 from parityfl.workers.jobs import perform
-from parityfl.workers.process_workers import _FITS_BYTES, WorkerProcess, WorkerSetup
+from parityfl.workers.process_workers import WorkerProcess, WorkerSetup
 from parityfl.workers.shared_memory import Board, SharedHoldings
 
 
@@ -100,14 +100,6 @@ def test_a_process_that_is_ended_by_us_charges_nobody(bench: Workbench) -> None:
 
     losses = [(loss.charge, loss.usable, loss.reason) for loss in asyncio.run(main())]
     assert losses == [(0, False, "its worker process was ended")] * 2
-
-
-def test_the_pipe_takes_a_workers_two_small_messages_at_once() -> None:
-    ours, theirs = context().Pipe()
-    with ours, theirs:
-        os.set_blocking(ours.fileno(), False)
-        for _ in range(WorkerProcess.depth):
-            ours.send_bytes(bytes(_FITS_BYTES))  # it would raise BlockingIOError
 
 
 def test_a_process_that_dies_before_it_can_work_charges_nobody(
@@ -216,8 +208,14 @@ def test_why_a_worker_could_not_be_started_is_said(
     assert not caplog.records
 
 
-def test_jobs_and_answers_that_no_pipe_takes_at_once_come_whole_and_in_order(bench: Workbench) -> None:
-    contents = [bytes([n]) * (2**21 + n) for n in range(5)]
+@pytest.mark.parametrize(
+    ("count", "size"),
+    [(WorkerProcess.depth, 2**15 - 2**9), (5, 2**21)],
+    ids=["as large as the event loop sends them itself", "larger than any pipe"],
+)
+def test_jobs_and_answers_come_whole_and_in_order(bench: Workbench, count: int, size: int) -> None:
+    """The jobs are given before the process has begun: were the event loop to wait for it, it would never begin."""
+    contents = [bytes([n]) * (size + n) for n in range(count)]
 
     async def main() -> Any:
         worker = WorkerProcess(setup_of(bench))

@@ -24,7 +24,7 @@ from parityfl.training.workbench import Workbench
 from parityfl.workers.crew import Crew, Lost
 from parityfl.workers.jobs import PooledJob, TrainJob
 from parityfl.workers.ray_cluster import import_ray, require_listener
-from parityfl.workers.ray_workers import RayWorker, RoundTimer, ray_crew
+from parityfl.workers.ray_workers import RoundTimer, ray_crew
 
 pytest.importorskip("ray")
 
@@ -157,12 +157,22 @@ def with_actors(
     return asyncio.run(main()), said
 
 
-def started(monkeypatch: pytest.MonkeyPatch) -> list[RayWorker]:
-    """Return where each worker is noted whenever it starts an actor."""
-    starts: list[RayWorker] = []
-    start = RayWorker._start
-    monkeypatch.setattr(RayWorker, "_start", lambda worker: (starts.append(worker), start(worker))[1])
-    return starts
+def actors_made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return where each actor is noted that Ray makes."""
+    import ray
+
+    actors: list[Any] = []
+    remote = ray.remote
+
+    def noting(**options: Any) -> Callable[[type], Any]:
+        def described(kind: type) -> Any:
+            make = remote(**options)(kind).remote
+            return SimpleNamespace(remote=lambda *arguments: (actors.append(make(*arguments)), actors[-1])[1])
+
+        return described
+
+    monkeypatch.setattr(ray, "remote", noting)
+    return actors
 
 
 def test_what_a_lost_actor_had_is_done_again(cluster: Any, tmp_path: Path) -> None:
@@ -178,16 +188,17 @@ def test_an_actor_that_is_lost_before_it_can_work_is_made_again_though_it_has_no
     """Else the next job would find that out and, with another one behind it, wait for the actor after it."""
     import ray
 
-    workers = started(monkeypatch)
+    actors = actors_made(monkeypatch)
 
     async def work(crew: Crew) -> Any:
-        ray.kill(workers[0]._actor)
-        await workers[0]._ready
+        ray.kill(actors[0])
+        while len(actors) < 2:
+            await asyncio.sleep(0.05)
         return await crew.gather([Echo(0)])
 
     [(_, process)], said = with_actors(work, workers=1)
     assert process != os.getpid()
-    assert (len(workers), len(said)) == (1, 1)
+    assert (len(actors), len(said)) == (2, 1)
 
 
 def test_jobs_that_the_only_actor_was_lost_with_are_given_to_nobody_else(cluster: Any) -> None:
@@ -278,7 +289,7 @@ def test_when_a_round_has_taken_too_long_only_those_at_work_are_ended(
     cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two actors sleep past the end of round 1: they are replaced, once each; the other jobs are lost without them."""
-    starts = started(monkeypatch)
+    actors = actors_made(monkeypatch)
 
     async def work(crew: Crew) -> list[Any]:
         await crew.gather([Echo(0), Echo(1)])
@@ -286,7 +297,7 @@ def test_when_a_round_has_taken_too_long_only_those_at_work_are_ended(
 
     results, said = with_actors(work, rounds={"deadline_s": 2.0, "train_timeout_s": 2.0, "grace_s": 0.0})
     assert all(isinstance(result, Lost) for result in results)
-    assert (len(starts), len(said)) == (4, 1)
+    assert (len(actors), len(said)) == (4, 1)
 
 
 def test_an_address_without_a_cluster_is_a_clear_error() -> None:

@@ -154,7 +154,7 @@ async def _keep_up(devices: list[str], boss: Process, url: str, out: Path, envir
         began = clock()
         async with child(arguments, stderr=PIPE, environment=environment) as process:
             let_go_first(process.pid)
-            said, code = await asyncio.gather(_pass_on(process), process.wait())
+            said, code = await asyncio.gather(pass_on(process), process.wait())
         if await _is_over(boss, url):
             return
         ends = ends + 1 if clock() - began < SETTLED_S else 1
@@ -164,7 +164,7 @@ async def _keep_up(devices: list[str], boss: Process, url: str, out: Path, envir
     )
 
 
-async def _pass_on(process: Process) -> str:
+async def pass_on(process: Process) -> str:
     """Say what a child says on its standard error, in whole lines unless they are very long; return its last line."""
     assert process.stderr is not None, "it is a pipe"
     decode = getincrementaldecoder("utf-8")("replace").decode
