@@ -21,7 +21,8 @@ from parityfl.core.selection import selector
 from parityfl.core.types import Outcome, Update, World
 from parityfl.engine.fleet import ClientEvaluation, Evaluation, Late, Presence, Reply
 from parityfl.engine.folder import RunFolder
-from parityfl.engine.loop import RunSpec, run_rounds
+from parityfl.engine.loop import run_rounds
+from parityfl.engine.spec import RunSpec
 
 LAYOUT = Layout(("weight", "bias"), ((2, 2), (2,)))
 SHARED = Path(__file__).parents[3] / "shared"

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
 import numpy as np
 import psutil
 
-from parityfl.core.aggregation import Aggregator
-from parityfl.core.arrays import Layout, all_finite, model_hash
-from parityfl.core.deadline import Deadline
+from parityfl.core.arrays import all_finite
 from parityfl.core.errors import UnfinishedError
-from parityfl.core.fairness import jsonable
 from parityfl.core.ledger import Ledger, RoundRecord, account
-from parityfl.core.optimizers import ServerOptimizer
-from parityfl.core.rounding import Carry, as_it_is
-from parityfl.core.rounds import Functional, Plan, close_round, fairness_figures, plan_round
-from parityfl.core.selection import Selector
-from parityfl.core.types import BoolArray, FloatArray, IntArray, RoundContext, Step, Vector, World
+from parityfl.core.rounds import Plan, close_round, fairness_figures, plan_round
+from parityfl.core.types import BoolArray, FloatArray, RoundContext, Step, Vector, World
 from parityfl.engine.fleet import (
     ClientEvaluation,
     ClosedRound,
@@ -35,68 +28,13 @@ from parityfl.engine.fleet import (
     Observer,
     TrainTask,
 )
-from parityfl.engine.folder import RunFolder, disk_errors
+from parityfl.engine.folder import RunFolder
 from parityfl.engine.intake import Intake
-from parityfl.engine.journal import Checkpoint, Journal
+from parityfl.engine.keeping import RunKeeper
+from parityfl.engine.spec import RunSpec
 from parityfl.engine.state import RunState
 from parityfl.engine.stopwatch import Stopwatch
-from parityfl.engine.tables import client_lines, round_line, shortfall_lines
-
-
-@dataclass(frozen=True)
-class RunSpec:
-    """A run before it starts: the method, the population and how often what is done.
-
-    Attributes:
-        world: the facts known before the first round.
-        device_ids: the clients' names in index order.
-        layout: where the model's parameters lie.
-        initial_weights: makes the initial model.
-        selector: who shall take part.
-        aggregator: what is learned.
-        optimizer: how the model moves.
-        uses_control: whether the local objective needs the server's control variate.
-        rounds: how many rounds.
-        wanted: how many clients a round asks.
-        virtual: whether the clock is the virtual one.
-        functional: what a participation is worth.
-        evaluate_every: evaluate after every so many rounds, and after the last.
-        test_every: of these rounds, measure on the test set as well after every so many, and after the last.
-        ema: decay of the server's moving average.
-        local_lr: the clients' learning rate.
-        local_epochs: the clients' number of epochs.
-        trusts_latency: whether latencies may steer the selection: measured ones would make a run on the virtual clock
-            depend on the machine, seeded ones do not.
-        max_idle_rounds: end the run after so many rounds in a row without a valid update.
-        document: the resolved configuration with its versions and its hash.
-        deadline: how long a round waits for replies.
-        carry: what happens to a vector on its way to the clients.
-        repeatable: whether a repetition computes the same; not so where a stopwatch chooses how.
-    """
-
-    world: World
-    device_ids: Sequence[str]
-    layout: Layout
-    initial_weights: Callable[[], Vector]
-    selector: Selector
-    aggregator: Aggregator
-    optimizer: ServerOptimizer
-    uses_control: bool
-    rounds: int
-    wanted: int
-    virtual: bool
-    functional: Functional
-    evaluate_every: int
-    test_every: int
-    ema: float
-    local_lr: float
-    local_epochs: int
-    trusts_latency: bool
-    max_idle_rounds: int
-    document: Mapping[str, Any]
-    deadline: Deadline = field(default_factory=Deadline)
-    carry: Carry = as_it_is
-    repeatable: bool = True
+from parityfl.engine.tables import client_lines, round_line
 
 
 async def run_rounds(
@@ -124,9 +62,9 @@ async def run_rounds(
             state = await run.round(state)
     except BaseException as error:
         with suppress(OSError, MemoryError):  # disk or memory may be what is wrong; the error itself says so
-            run.leave("failed" if isinstance(error, _IdleError) else "interrupted")
+            run.keeper.leave("failed" if isinstance(error, _IdleError) else "interrupted")
         raise
-    run.finish(state)
+    run.keeper.finish(state)
 
 
 class _IdleError(UnfinishedError):
@@ -161,23 +99,13 @@ class _Run:
         self.spec = spec
         self.fleet = fleet
         self.evaluate = evaluate
-        self.folder = folder
+        self.keeper = RunKeeper(spec, folder)
         self.observers = observers
-        self.journal = Journal(folder.journal, spec.world.num_clients, durable=not spec.virtual)
-        self.last: RunState
-        self.figures: Mapping[str, float] = {}
-        self.began = monotonic()
 
     async def begin(self) -> RunState:
         """Return the state to go on from: the newest checkpoint's, or that of a fresh run."""
-        checkpoint = self.journal.read(lambda: self._initial().arrays())
-        begin = (
-            partial(self._started, await self._fresh()) if checkpoint is None else partial(self._resumed, checkpoint)
-        )
-        with disk_errors(self.folder.path, UnfinishedError):
-            state = begin()
-            self.folder.drop_end()
-        self.last = state
+        checkpoint = self.keeper.read(lambda: self._initial().arrays())
+        state = self.keeper.begin(checkpoint or await self._fresh())
         for observer in self.observers:
             observer.started(state.weights, state.ledger.rounds, self.spec.rounds)
         return state
@@ -201,22 +129,6 @@ class _Run:
         loss, accuracy = first.clients.loss, first.clients.accuracy
         ledger = replace(state.ledger, initial_loss=loss, eval_loss=loss, eval_accuracy=accuracy)
         return replace(state, ledger=ledger)
-
-    def _started(self, state: RunState) -> RunState:
-        self.folder.start_tables(durable=not self.spec.virtual)
-        self._journal(state, {"rounds": "", "clients": ""}, np.arange(0), {})
-        return state
-
-    def _resumed(self, checkpoint: Checkpoint) -> RunState:
-        document = checkpoint.document
-        lines = {name: checkpoint.arrays[f"lines/{name}"].tobytes().decode() for name in ("rounds", "clients")}
-        self.folder.rewind(document["tables"], lines, durable=not self.spec.virtual)
-        self.began = monotonic() - document["elapsed_s"]
-        self.figures = {name: math.nan if value is None else value for name, value in document["figures"].items()}
-        if self.folder.summary().get("status") == "failed":
-            checkpoint = replace(checkpoint, document={**document, "idle_rounds": 0})
-            self.journal.write(checkpoint, np.arange(0))  # before the summary goes: nothing else says that it gave up
-        return RunState.restore(checkpoint)
 
     async def round(self, state: RunState) -> RunState:
         """Run one round and return the state after it."""
@@ -248,10 +160,8 @@ class _Run:
             "rss_bytes": _resident_bytes(),
         }
         lines = {"rounds": round_line(figures), "clients": client_lines(record, after.ledger, spec.device_ids)}
-        with disk_errors(self.folder.path, UnfinishedError):
-            self._journal(after, lines, np.unique(np.asarray(learned.intake.clients, dtype=np.int64)), figures)
-            self.folder.append(lines, durable=not spec.virtual)
-        self.last, self.figures = after, figures
+        touched = np.unique(np.asarray(learned.intake.clients, dtype=np.int64))
+        self.keeper.close_round(after, lines, touched, figures)
         reasons = {reply.client: reply.reason for reply in learned.intake.replies if reply.reason}
         self._tell(ClosedRound(record, after.ledger, figures, after.weights, reasons))
         return after
@@ -259,7 +169,7 @@ class _Run:
     async def _select(self, state: RunState, clock: Stopwatch) -> tuple[Plan, World]:
         """Look who is there and select; return the plan, and the world as the fleet tells it."""
         spec, number = self.spec, state.ledger.rounds + 1
-        time_s = (number - 1) * spec.world.interval_s if spec.virtual else monotonic() - self.began
+        time_s = (number - 1) * spec.world.interval_s if spec.virtual else monotonic() - self.keeper.began
         presence = await self.fleet.look(number, time_s)
         world = presence.world(spec.world)
         clock.start()
@@ -383,55 +293,9 @@ class _Run:
         unknown = np.full(self.spec.world.num_clients, np.nan)
         return Evaluation(math.nan, math.nan, math.nan, ClientEvaluation(unknown, unknown))
 
-    def _journal(
-        self, state: RunState, lines: Mapping[str, str], touched: IntArray, figures: Mapping[str, float]
-    ) -> None:
-        texts = {f"lines/{name}": np.frombuffer(text.encode(), dtype=np.uint8) for name, text in lines.items()}
-        document = {
-            **state.document(),
-            "tables": self.folder.marks(),
-            "elapsed_s": monotonic() - self.began,
-            "figures": jsonable(figures),
-        }
-        self.journal.write(Checkpoint(state.ledger.rounds, state.arrays() | texts, document), touched)
-
     def _tell(self, closed: ClosedRound) -> None:
         for observer in self.observers:
             observer.round_closed(closed)
-
-    def leave(self, status: str) -> None:
-        """Write what a run that did not get to its end has come to, up to its last complete round."""
-        self.folder.settle()
-        self._conclude(self.last, status)
-
-    def finish(self, state: RunState) -> None:
-        """Write the final model and the summary."""
-        with disk_errors(self.folder.path, UnfinishedError):
-            self._conclude(state, "done")
-
-    def _conclude(self, state: RunState, status: str) -> None:
-        spec, digest = self.spec, model_hash(state.weights)
-        self.folder.write_shortfall(shortfall_lines(state.ledger, spec.device_ids))
-        self.folder.write_model(state.weights, spec.layout, {"model_hash": digest, "round": str(state.ledger.rounds)})
-        seen = state.ledger.available > 0
-        self.folder.write_summary(
-            {
-                "status": status,
-                "rounds_completed": state.ledger.rounds,
-                "model_hash": digest,
-                "ledger_hash": self.folder.ledger_hash(),
-                "deterministic": state.deterministic and self.spec.repeatable,
-                "seed": spec.world.seed,
-                "num_clients": int(np.sum(state.ledger.first_round > 0)),
-                "late": {
-                    spec.device_ids[client]: int(state.ledger.late[client])
-                    for client in np.flatnonzero(state.ledger.late).tolist()
-                },
-                "num_never_available": int(np.sum((state.ledger.first_round > 0) & ~seen)),
-                **{name: value for name, value in jsonable(self.figures).items() if name != "round"},
-                "notes": jsonable({**spec.selector.notes(state.selector), **state.notes}),
-            }
-        )
 
 
 @dataclass(frozen=True)

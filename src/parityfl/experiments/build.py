@@ -16,7 +16,7 @@ from parityfl.core.conditions import drop_rates
 from parityfl.core.types import IntArray, Vector, World
 from parityfl.engine.fleet import Say
 from parityfl.engine.lockstep import Conditions
-from parityfl.engine.loop import RunSpec
+from parityfl.engine.spec import RunSpec
 
 VERSIONED = ("parityfl", "torch", "numpy", "pydantic", "safetensors", "fastapi", "httpx")
 """The packages whose versions a run records."""
@@ -52,7 +52,7 @@ def build_world(config: Config, num_samples: IntArray, label_counts: IntArray) -
     bare = config.world(num_samples, label_counts)
     if not config.rounds.virtual:
         return bare
-    drop_rates(config.dropout.build(), bare)  # what is wrong with them is to be told before a folder is begun
+    drop_rates(config.dropout.build(), bare)  # a mistake in them is told before a folder is begun
     process = config.availability.build().bind(bare)
     return replace(bare, availability=process)
 
