@@ -13,8 +13,8 @@ from parityfl.core.types import Update, Vector
 from parityfl.engine.fleet import Reply
 
 BATCH_BYTES = 2**22
-"""How many bytes of updates are waited for before they are handed over: to change threads costs as much as to fold a
-small update, and to fold this much takes a millisecond or two."""
+"""How many bytes of updates are waited for before they are handed over: changing threads costs as much as folding a
+small update, and folding this much takes a millisecond or two."""
 
 
 class Intake:

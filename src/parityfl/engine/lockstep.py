@@ -38,7 +38,7 @@ class Conditions:
 
 
 class LockstepFleet:
-    """Wraps any fleet: who leaves or will be given up is not asked at all."""
+    """Wraps any fleet: clients that drop out or will be given up are not asked at all."""
 
     def __init__(self, fleet: Fleet, world: World, conditions: Conditions) -> None:
         self._fleet = fleet
@@ -53,7 +53,7 @@ class LockstepFleet:
     async def train(self, task: TrainTask) -> AsyncGenerator[Reply, None]:
         """Yield a reply for each client in order, with the virtual latency where there is a model of it.
 
-        Of a client that was late or timed out that is how long it was waited for: more the server does not see.
+        For a client that was late or timed out it is how long it was waited for: the server sees no more.
         """
         seconds = latencies(self._conditions.latency, self._world, task.round)
         dropped = dropouts(self._conditions.dropout, self._world, task.round)

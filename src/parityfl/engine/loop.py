@@ -48,7 +48,7 @@ async def run_rounds(
 ) -> None:
     """Run, or go on with, all rounds of a prepared folder and leave its summary and model behind.
 
-    Who calls this holds the folder's lock.
+    The caller holds the folder's lock.
 
     Raises:
         UnfinishedError: the run ended before its last round: too many idle rounds, a full disk, or `stop` was set.
@@ -324,7 +324,7 @@ def _measured(record: RoundRecord, evaluation: Evaluation) -> dict[str, float]:
 
 
 def _with_newcomers(state: RunState, registered: BoolArray) -> RunState:
-    """Let the server's control variate be the mean over those that register in this round, too: their own are 0."""
+    """Make the server's control variate the mean over those that register in this round, too: their own are 0."""
     known = state.ledger.first_round > 0
     before, now = int(np.sum(known)), int(np.sum(known | registered))
     if state.control is None or before == now:

@@ -16,7 +16,7 @@ from parityfl.core.types import Vector, World
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A run before it starts: the method, the population and how often what is done.
+    """A run before it starts: the method, the population, and how often it is evaluated.
 
     Attributes:
         world: the facts known before the first round.

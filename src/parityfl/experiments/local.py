@@ -1,4 +1,4 @@
-"""The engine of this machine, or of a Ray cluster: clients train in workers through the code that a container runs."""
+"""The engines `local` and `ray`: clients train in workers, through the code that a container runs."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ NEEDED = (
     "parityfl.cli", "parityfl.experiments.local", "parityfl.workers.preload", "parityfl.experiments.progress",
     "matplotlib.figure", "matplotlib.backends.backend_svg", "jinja2",
 )  # fmt: skip
-"""What every cell needs and that starts no threads when it is imported, as polars does: a fork would not have them."""
+"""What every cell needs, but nothing that starts threads when imported, as polars does: a fork would lack them."""
 
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 

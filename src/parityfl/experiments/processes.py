@@ -52,7 +52,7 @@ PIECE_BYTES = 2**16
 """How much of what a child says is read at once, and how long a line may be that is passed on whole."""
 
 SECRETS = (JOIN_TOKEN, OPERATOR_TOKEN, "PARITYFL_TLS_")
-"""Variables that are for coordinators and clients that speak to others: not for those of a run."""
+"""Variables for coordinators and clients that speak to others, from which the processes of a run are kept."""
 
 CLIENT_PATIENCE_S = 300.0
 """How long clients wait for a coordinator that is loading its data."""

@@ -29,7 +29,7 @@ LONGEST_NAME = 80
 """Characters of a cell's name; a longer one is cut and told apart by its configuration's hash."""
 
 RUN_BYTES = 2**31
-"""For how much memory a run is trusted to have room, where nobody says how many shall be done at a time."""
+"""How much memory a run is taken to need, where nobody says how many are to be done at a time."""
 
 LOGS = "logs"
 """The folder of a suite's folder where the runs' standard errors go; it is made before anything else."""

@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 Complete = Callable[[Job[Any]], Awaitable[Job[R]]]
-"""Adds to a job what is fetched for it once it has a worker, so that it need not be held for those that wait."""
+"""Adds to a job what is fetched only once it has a worker, so that nothing is held for jobs that wait."""
 
 AHEAD = 4
 """How many jobs per worker may be done or under way before the first of them is fetched."""
 
 CHANCES = 2
-"""How many workers a job that is not repeatable without end may cost: it may be what kills them."""
+"""How many workers may be lost over a job that is not `repeatable` until it is given up: it may be what kills them."""
 
 PATIENCE = 3
 """How often in a row a worker may be lost without having done a job before it is given up."""
 
 
 class WorkerLostError(Exception):
-    """The process that a job was given to is no more.
+    """The process that a job was given to has ended.
 
     Args:
         reason: how it ended, for a message.
-        charge: how many of the job's `CHANCES` this was; 0 where it had not begun, as far as can be known.
+        charge: how many of the job's `CHANCES` this used up; 0 where it had not begun, as far as can be known.
         usable: whether another process has taken its place.
     """
 
@@ -61,7 +61,7 @@ class Worker(Protocol):
 
     @property
     def starting(self) -> bool:
-        """Whether it cannot work yet, and may never: nothing is given to it where another one can."""
+        """Whether it cannot work yet, and may never be able to: it is given nothing while another one can work."""
         ...
 
     async def run(self, job: Job[R]) -> R:
@@ -74,7 +74,7 @@ class Worker(Protocol):
         ...
 
     def close(self) -> None:
-        """Leave, whatever is under way."""
+        """End, whatever is under way."""
         ...
 
 
@@ -93,7 +93,7 @@ class ThisProcess:
         return await asyncio.to_thread(perform, job, self._bench, self._board)
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Do nothing: there is no process to end."""
 
 
 @dataclass(eq=False)
@@ -107,7 +107,7 @@ class _Post:
 
 @dataclass(frozen=True)
 class Lost:
-    """In the place of a result: the job's worker died, and the job is not to be done again."""
+    """In the place of a result: the job's worker died, and the job is not done again."""
 
     reason: str
 
@@ -118,7 +118,7 @@ class Crew:
     Args:
         workers: who does the jobs.
         board: the model vectors of the round.
-        substitute: makes a worker of this process, for when all others are gone; None where there is no other.
+        substitute: makes a worker of this process, for when all others are gone; None where it is the only one.
         say: tells the user of losses.
     """
 
@@ -153,7 +153,7 @@ class Crew:
         """Yield the jobs' results in order, each as soon as it and all before it are there.
 
         Only so many jobs are begun ahead of the one that is waited for, so memory does not grow with their number:
-        `ahead`, or `AHEAD` for each worker. Of these the costliest begin first, that none is left for the end. A job
+        `ahead`, or `AHEAD` for each worker. Of these the costliest begin first, so that none is left for the end. A job
         is done as `complete` returns it.
         """
         under_way: deque[asyncio.Task[R | Lost]] = deque()
@@ -183,7 +183,7 @@ class Crew:
             return [result async for result in results if not isinstance(result, Lost)]
 
     def close(self) -> None:
-        """Send everyone home."""
+        """End all workers."""
         for post in self._posts:
             post.worker.close()
 
@@ -207,7 +207,7 @@ class Crew:
         """Wait for a place at a post, and hold it."""
         place: asyncio.Future[_Post] = asyncio.get_running_loop().create_future()
         heappush(self._waiting, (-cost, next(self._arrivals), place))
-        asyncio.get_running_loop().call_soon(self._hand_out)  # once all wait that begin to in this step
+        asyncio.get_running_loop().call_soon(self._hand_out)  # once all jobs of this step wait
         try:
             yield await place
         finally:
@@ -217,16 +217,16 @@ class Crew:
                 self._hand_out()
 
     def _hand_out(self) -> None:
-        """Give the costliest of those who wait a place at the post that has least to do, as long as it has one.
+        """Give the costliest waiting job a place with the worker that has least to do, as long as that has one free.
 
-        Where others have less to do, nobody waits behind a large job while these do the rest.
+        So no job waits behind a large one while other workers have less to do.
         """
         while self._waiting:
             post = min(self._posts, key=lambda post: (post.worker.starting, post.cost, post.jobs))
             if post.jobs >= post.worker.depth:
                 return
             minus_cost, _, place = heappop(self._waiting)
-            if not place.done():  # whoever waited may have gone
+            if not place.done():  # the job may have been cancelled
                 post.jobs, post.cost = post.jobs + 1, post.cost - minus_cost
                 place.set_result(post)
 

@@ -1,8 +1,8 @@
 """Processes of ours that are forked from a server process, which has imported once what all of them need.
 
-The standard library's multiprocessing runs the server; on Linux, for elsewhere a fork cannot be relied on, and where
-the server's socket can have a path. Else each process starts afresh. It is never a fork of this process. Ctrl-C reaches
-neither the server nor any of them: it is for this process, which then ends them.
+The standard library's multiprocessing runs the server: on Linux only, since elsewhere a fork cannot be relied on, and
+only where the path of the server's socket is not too long. Otherwise each process starts afresh. None is ever a fork of
+this process. Ctrl-C reaches neither the server nor them: this process gets it, and ends them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from typing import Any
 from parityfl.workers.cores import ONE_THREAD
 
 LONGEST_PLACE = 75
-"""Bytes of the path of the folder for temporary files that leave room for multiprocessing's names in a socket's 107."""
+"""Longest path in bytes of the folder for temporary files: with multiprocessing's names, a socket's has up to 107."""
 
 _STARTING = threading.Lock()
-"""Held by who has changed for a moment what a new process would be given."""
+"""Held while what a new process inherits is changed."""
 
 
 def context() -> ForkServerContext | SpawnContext:
@@ -48,7 +48,7 @@ def open_server(modules: Sequence[str]) -> None:
 
 
 def start(process: BaseProcess, given: Connection[Any, Any]) -> None:
-    """Start a process, which takes as long as the server process needs to be there; for a thread.
+    """Start a process; called in a thread, since it waits until the server process is there.
 
     Args:
         process: what to start.
@@ -59,11 +59,11 @@ def start(process: BaseProcess, given: Connection[Any, Any]) -> None:
 
 
 def leave_with_parent() -> None:
-    """See that this process, started by `start`, ends when its parent does, however that does, in whatever work."""
-    threading.Thread(target=_outlive_nobody, name="leash", daemon=True).start()
+    """Have this process, started by `start`, end when its parent does, however that ends and whatever is under way."""
+    threading.Thread(target=_end_with_parent, name="leash", daemon=True).start()
 
 
-def _outlive_nobody() -> None:
+def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -72,9 +72,9 @@ def _outlive_nobody() -> None:
 
 @contextmanager
 def _bequeathing() -> Iterator[None]:
-    """Give the processes that are started inside one thread for numpy, no Ctrl-C, and nothing of the user's script.
+    """Have the processes that are started inside use one thread, ignore Ctrl-C and know nothing of the user's script.
 
-    That would be run again in them, to find there what it defines, of which they need nothing.
+    Otherwise multiprocessing would run that script in each of them again, for definitions that they do not need.
     """
     resource_tracker.ensure_running()  # which would let Ctrl-C through again, were it done inside
     ((name, value),) = ONE_THREAD.items()

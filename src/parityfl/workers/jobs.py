@@ -30,8 +30,8 @@ class Job(Protocol[R_co]):
     """A piece of work, the same wherever it is done.
 
     Attributes:
-        repeatable: whether it is done again whenever the process that did it dies, or only once.
-        cost: how many images it looks at: how long it takes, beside others of its kind.
+        repeatable: whether it is done again however often the process that does it dies.
+        cost: how many images it looks at, which says how long it takes beside others of its kind.
     """
 
     repeatable: ClassVar[bool]
@@ -74,7 +74,7 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class OfParts:
-    """What several clients' jobs have in common that are one job.
+    """Several clients' jobs as one.
 
     Attributes:
         parts: each client's own job, of one round.
@@ -84,7 +84,7 @@ class OfParts:
 
     @property
     def cost(self) -> int:
-        """Those of all parts."""
+        """The cost of all parts."""
         return sum(part.cost for part in self.parts)
 
 
@@ -150,7 +150,7 @@ class PooledJob(OfParts):
 class RateJob(OfParts):
     """Measure how many images a second a way of training does, the best of three tries; what is learned is dropped.
 
-    0 for a kernel that there is not enough memory for.
+    The rate is 0 where there is not enough memory for the kernel.
 
     Attributes:
         kernel: how; None for one after the other.
@@ -211,7 +211,7 @@ def perform(job: Job[R], bench: Workbench, board: Board) -> R:
     except (MemoryError, RuntimeError) as error:
         if not _is_short_of_memory(error):
             raise
-        clear_frames(error.__traceback__)  # the error holds what the job had: whoever goes on needs that memory
+        clear_frames(error.__traceback__)  # it holds what the job had, and who does the job next needs the memory
         raise MemoryError(first_line(error)) from None
 
 

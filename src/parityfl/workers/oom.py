@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def let_go_first(process: int | str = "self") -> None:
-    """See that the kernel, where it lacks memory, ends this process of ours and none that cannot be replaced (Linux).
+    """Have the kernel, where memory is short, end this process first, and none that cannot be replaced (Linux).
 
-    Else it takes the largest. Anybody may offer a process of their own; no right is needed.
+    By default it ends the largest one. Offering a process of one's own needs no privilege.
     """
     with contextlib.suppress(OSError):  # another system, or it has ended already
         Path(f"/proc/{process}/oom_score_adj").write_text("1000", encoding="ascii")

@@ -1,4 +1,4 @@
-"""Worker processes of the local engine: each a workbench of its own on one thread, its data shared with the others.
+"""Workers that are processes of this machine: each has a workbench of its own on one thread, and shares its data.
 
 The standard library's multiprocessing starts them, and each has a pipe of its own, which ends with the process: so one
 that is killed takes no other's work with it, and nothing stands between a job and its worker but that pipe.
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 _FITS_BYTES = 2**15 if sys.platform == "linux" else 2**11
-"""Messages of which the pipe takes a worker's two at once, whatever that is doing: it is a pair of sockets, for which
-Linux has 200 KiB, macOS 8. Were it full, the event loop would wait for a worker that waits for the event loop."""
+"""The longest message that the event loop sends itself: a worker has at most two, and the pipe takes both even if the
+worker reads neither. The pipe is a pair of sockets, which hold 200 KiB on Linux and 8 on macOS. Were it full, the event
+loop would wait for a worker that waits for the event loop."""
 
 
 def prepare() -> None:
@@ -66,7 +67,7 @@ class WorkerProcess:
 
     Args:
         setup: what it is given.
-        starvation: tells if want of memory was its death, after which no other takes its place; all workers' own.
+        starvation: tells whether it died for want of memory, after which no other takes its place; one for all workers.
     """
 
     depth = 2  # the next job waits in its pipe
@@ -111,7 +112,7 @@ class WorkerProcess:
 
 @contextmanager
 def local_crew(bench: Workbench, workers: int, say: Say) -> Iterator[Crew]:
-    """Yield who trains and evaluates on this machine; nobody is left afterwards.
+    """Yield the crew that trains and evaluates on this machine; no worker is left afterwards.
 
     Args:
         bench: this process's workbench.
@@ -200,7 +201,7 @@ class _Life:
             self._enter(given)
             self._send(message)
         else:
-            await asyncio.shield(self._give(given, message))  # half a message would be the last one
+            await asyncio.shield(self._give(given, message))  # if cancelled half-way, it would spoil the pipe
         answer: R | Left = await given.answer
         return answer
 
@@ -218,7 +219,7 @@ class _Life:
             theirs.close()
 
     def _start(self, theirs: Connection[Any, Any]) -> None:
-        """Start the process; for a thread, which may come to it when all is over."""
+        """Start the process, in a thread, which may come to it only after `end`."""
         start(self._process, theirs)
         if self._ended:  # who ended it found no process yet
             self._kill()
@@ -234,11 +235,11 @@ class _Life:
         self._given.append(given)
 
     def _send(self, message: memoryview) -> None:
-        with suppress(OSError):  # it has ended, and so will be heard
+        with suppress(OSError):  # the process has ended, which `_hear` notices
             self._pipe.send_bytes(message)
 
     def _hear(self) -> None:
-        """Take an answer, which is on its way and so is there soon, or the end of the process."""
+        """Take an answer, of which the first bytes are there and the rest is soon, or notice the end of the process."""
         try:
             said = self._pipe.recv_bytes()
         except (EOFError, OSError):
@@ -289,21 +290,21 @@ def _work(owner: Connection[Any, Any], setup: WorkerSetup, shelf: Shelf) -> None
 
 
 def _told(error: Exception) -> memoryview:
-    """Return an answer that is an error, as it is or, where that cannot be told, by its traceback."""
+    """Return an answer that is an error: itself or, where that cannot be sent, its traceback."""
     text = traceback.format_exc()
     error.add_note(text)
     try:
         answer = ForkingPickler.dumps((None, error))
         ForkingPickler.loads(answer)
-    except Exception:  # there are exceptions that cannot be written, or not read
+    except Exception:  # some cannot be pickled, and some not unpickled
         return ForkingPickler.dumps((None, RuntimeError(text)))
     return answer
 
 
 def _read(said: bytes) -> tuple[Any, Exception | None]:
-    """Return a result, or the error that it is, too, where it cannot be read."""
+    """Return the result or the error that was sent; that it cannot be unpickled is an error, too."""
     try:
         result, error = ForkingPickler.loads(said)
-    except Exception as fault:  # it has been written by a class that is another one here
+    except Exception as fault:  # such as where its class is another one here
         return None, fault
     return result, error

@@ -1,4 +1,4 @@
-"""The engine on a Ray cluster: actors anywhere train and evaluate through the code that a container runs.
+"""Workers that are actors on a Ray cluster, and train and evaluate through the code that a container runs.
 
 An actor is a worker of the crew: it has the data and a workbench, takes any client's job, and answers in the crew's
 order. The data and the round's model vectors lie in Ray's object store, once a node, whatever the number of actors.
@@ -33,12 +33,12 @@ R = TypeVar("R")
 _TOO_LONG = "its Ray actor was not done in the time of a round (rounds.deadline_s, rounds.train_timeout_s)"
 
 START_S = 60.0
-"""How long an actor may take to start, torch and all."""
+"""How long an actor may take to start, with torch to import."""
 
 
 @contextmanager
 def ray_crew(bench: Workbench, say: Say, start_s: float = START_S) -> Iterator[Crew]:
-    """Yield the actors that train and evaluate; nobody is left afterwards.
+    """Yield the crew of actors that trains and evaluates; no actor is left afterwards.
 
     Args:
         bench: this process's workbench.
@@ -92,9 +92,9 @@ class RayBoard(Board):
 
 
 class RoundTimer:
-    """When a round must have its replies: so many seconds after its first job was given out.
+    """Tells how long a round may still take: so many seconds from when its first job was given out.
 
-    Deadlines are seeded on the virtual clock; this is the net below them, for what is broken.
+    The run's deadlines are seeded, on the virtual clock; this limit, by the wall clock, is for what is broken.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -263,6 +263,6 @@ class _NoPlaceError(Exception):
 
 
 def _seen(task: asyncio.Task[Any]) -> None:
-    """Take note of a failure to start, which whoever waits for the actor is told."""
+    """Look at a failure to start, so that asyncio does not log it: whoever waits for the actor is told."""
     if not task.cancelled():
         task.exception()

@@ -93,7 +93,7 @@ class SharedHoldings:
 
 
 def _require_room(size: int) -> None:
-    """Refuse what would end the process without a word: such a file takes its room as it is written to."""
+    """Refuse what does not fit: the file takes its room as it is written to, and a lack of it kills without a word."""
     places = [Path(_MEMORY), Path(gettempdir())]
     room = max(disk_usage(place).free for place in places if place.is_dir())
     if size > room:

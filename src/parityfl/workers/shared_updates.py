@@ -15,9 +15,9 @@ from parityfl.workers.shared_memory import SharedArray
 R = TypeVar("R")
 
 PLACES = 4
-"""Updates a worker may have left that are not folded yet; the next ones go through the pipe."""
+"""How many updates of a worker may lie here until they are folded; further ones go through the pipe."""
 SMALLEST = 2**13
-"""Bytes of the smallest update that is left: a smaller one goes through a pipe at once."""
+"""Bytes of the smallest update that is left here: a pipe takes a smaller one at once."""
 
 
 @dataclass(frozen=True)
