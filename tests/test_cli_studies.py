@@ -73,7 +73,7 @@ def test_schedule_as_json_is_json_alone(call):
     assert out.count("\n") == 1
     assert err.strip() == "s/schedule.csv"
     expected = "num_clients num_never_available num_rounds utility_cv utility_jain utility_gini"
-    expected += " worst10_normalized_utility selection_gap conditional_selection_gap participation_gini"
+    expected += " worst10_normalized_utility selection_gap conditional_selection_gap saturation participation_gini"
     expected += " select_s_per_round availability_s_per_round ledger_s_per_round"
     assert list(figures) == expected.split()
 

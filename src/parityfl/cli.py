@@ -208,7 +208,7 @@ def client(  # noqa: PLR0917
     log_level: LogLevel = "info",
     leash: Leash = False,
 ) -> None:
-    """Be one device, or several: register, train when asked, leave when told to."""
+    """Be one device or several: register, train, leave when told."""
     if bool(device) == bool(devices):
         raise ConfigError("name the device with --device-id h0, or several with --devices h0,h1 or h0..h9")
     if not server:

@@ -5,6 +5,7 @@ them, plus what it kept (0 at first), and keeps the round's number where its obj
 """
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from threading import Event
@@ -120,3 +121,11 @@ def train_request(config: Config, **changes: Any) -> TrainRequest:
 def train_document(config: Config, **changes: Any) -> bytes:
     """Return the document that carries it, with `WEIGHTS` as the model."""
     return bytes(assemble(train_request(config, **changes), {"model": WEIGHTS}, LAYOUT))
+
+
+def closed_port() -> int:
+    """Return a port of loopback on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -38,6 +38,10 @@ class FakeDevice:
     def app(self) -> FastAPI:
         app = FastAPI()
 
+        @app.get("/health")
+        async def health() -> dict[str, Any]:
+            return {}
+
         @app.post("/train")
         async def train(request: Request) -> Response:
             body = await request.body()

@@ -7,6 +7,7 @@ from fakes import enter, fleet_of, honest
 from network import WEIGHTS, run, small_config
 from parityfl.coordinator.evaluate import HttpEvaluator
 from parityfl.core.types import Vector
+from parityfl.wire.schemas import DeviceReport
 
 
 def test_who_is_there_measures_and_nobody_else() -> None:
@@ -36,7 +37,7 @@ def test_who_does_not_answer_leaves_nan() -> None:
 
 def test_who_does_not_answer_in_time_rests_and_holds_up_few_rounds(caplog: pytest.LogCaptureFixture) -> None:
     """h1 hangs: it is asked in round 1, after 1 round in 3, after 2 in 6, after 4 in 11; then it answers."""
-    times = {"clock": "wall", "heartbeat_s": 0.05, "deadline_s": 0.1, "grace_s": 0.1}
+    times = {"clock": "wall", "heartbeat_s": 0.2, "deadline_s": 0.1, "grace_s": 0.1}
 
     async def main() -> None:
         async with fleet_of(small_config(rounds=times), honest, honest) as (fleet, fakes):
@@ -45,6 +46,8 @@ def test_who_does_not_answer_in_time_rests_and_holds_up_few_rounds(caplog: pytes
             for number in range(1, 14):
                 if number == 11:
                     fakes[1].hangs_in_evaluation = False
+                for fake in fakes:
+                    fleet.registry.report(DeviceReport(device_id=fake.name, available=True))
                 before = fakes[1].evaluations
                 measured = await evaluate(number, WEIGHTS, WEIGHTS)
                 asked += [number] * (fakes[1].evaluations - before)

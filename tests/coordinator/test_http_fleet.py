@@ -1,5 +1,4 @@
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ from fakes import (
 )
 from fastapi.responses import Response
 
-from network import WEIGHTS, run, served, small_config, until
+from network import WEIGHTS, closed_port, run, served, small_config, until
 from parityfl.core.types import BoolArray, FloatArray, Outcome, Vector
 from parityfl.engine.fleet import Late, Reply
 from parityfl.web.problems import detail_of, problem
@@ -179,7 +178,7 @@ def test_a_device_that_is_slower_than_the_deadline_is_late() -> None:
 def test_nobody_listening_is_unreachable() -> None:
     async def main() -> None:
         async with fleet_of(live()) as (fleet, _):
-            enter(fleet.registry, "h0", _closed_port())
+            enter(fleet.registry, "h0", closed_port())
             (reply,) = await replies(fleet, task(0))
             assert_outcome(reply, Outcome.UNREACHABLE)
             assert np.isnan(reply.bytes_up)
@@ -375,7 +374,7 @@ def test_on_the_virtual_clock_a_client_that_is_restarted_is_asked_again_at_its_n
 
     async def main() -> None:
         async with fleet_of(small_config()) as (fleet, _):
-            enter(fleet.registry, "h0", _closed_port())
+            enter(fleet.registry, "h0", closed_port())
             pending = asyncio.create_task(replies(fleet, task(0)))
             device = FakeDevice("h0", honest)
             async with served(device.app()) as http:
@@ -390,7 +389,7 @@ def test_on_the_virtual_clock_a_client_that_is_restarted_is_asked_again_at_its_n
 def test_on_the_virtual_clock_a_client_that_never_returns_is_unreachable_in_the_end() -> None:
     async def main() -> None:
         async with fleet_of(small_config(rounds={"train_timeout_s": 0.3})) as (fleet, _):
-            enter(fleet.registry, "h0", _closed_port())
+            enter(fleet.registry, "h0", closed_port())
             (reply,) = await replies(fleet, task(0))
             assert_outcome(reply, Outcome.UNREACHABLE, "for 0.3 s")
 
@@ -450,10 +449,3 @@ def test_leaving_a_round_gives_up_its_calls() -> None:
             assert not [t for t in asyncio.all_tasks() if "HttpFleet._call" in repr(t) and not t.cancelling()]
 
     run(main())
-
-
-def _closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

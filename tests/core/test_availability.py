@@ -257,24 +257,36 @@ def test_self_check_without_truth():
 def test_self_check_in_words():
     """A process that says a half and is there in the first of four rounds only, beside one that is always there."""
     check = self_check(Untold(), 4, INTERVAL)
-    assert describe_check(check, "mine", 4, ["a", "b"]) == [
+    assert describe_check(check, "mine", 2, ["a", "b"]) == [
         "availability mine, 4 rounds: realised 0.625 on average; nothing was requested, for the truth is not known"
     ]
     told = replace(check, requested=np.array([0.5, 1.0]))
-    assert describe_check(told, "mine", 4, ["a", "b"]) == [
+    assert describe_check(told, "mine", 2, ["a", "b"]) == [
         "availability mine, 4 rounds: realised 0.625 on average, requested 0.750; "
         "largest gap 0.250, a (0.500 requested, 0.250 realised)"
     ]
 
 
+def test_self_check_says_where_selectors_have_no_choice():
+    """Two clients in the first of four rounds, then one: a round that asks one has a choice in a quarter of them."""
+    check = self_check(Untold(), 4, INTERVAL)
+    assert check.crowd.tolist() == [2, 1, 1, 1]
+    assert describe_check(check, "mine", 1, ["a", "b"])[1:] == [
+        "warning: in 25% of the rounds only are more clients there than the 1 that a round asks (1.2 on average): in "
+        "the others all who are there are selected, so that selectors differ little; lower population.per_round to "
+        "compare them"
+    ]
+    assert not describe_check(replace(check, crowd=np.array([2, 2, 1, 1])), "mine", 1, ["a", "b"])[1:]
+
+
 def test_self_check_tells_chance_from_a_model_that_is_wrong():
     """The bound for two clients is ln(4 / .01) = 5.99 nats. A fair coin that never shows heads in n effective rounds
     surprises by n ln 2: explained at n = 8 (5.55), not at n = 9 (6.24). What has probability 0 may never happen."""
-    check = SelfCheck(np.array([0.5, 0.5]), np.zeros(2), np.array([8.0, 9.0]))
+    check = SelfCheck(np.array([0.5, 0.5]), np.zeros(2), np.array([8.0, 9.0]), np.full(9, 2))
     assert check.unexplained.tolist() == [1]
-    assert "warning: " in describe_check(check, "mine", 9, ["a", "b"])[1]
-    assert "of b (0.500 requested, 0.000 realised), beyond" in describe_check(check, "mine", 9, ["a", "b"])[1]
-    impossible = SelfCheck(np.array([0.0, 1.0, np.nan]), np.array([0.1, 1.0, 0.5]), np.ones(3))
+    assert "warning: " in describe_check(check, "mine", 1, ["a", "b"])[1]
+    assert "of b (0.500 requested, 0.000 realised), beyond" in describe_check(check, "mine", 1, ["a", "b"])[1]
+    impossible = SelfCheck(np.array([0.0, 1.0, np.nan]), np.array([0.1, 1.0, 0.5]), np.ones(3), np.ones(1))
     assert impossible.unexplained.tolist() == [0]
 
 

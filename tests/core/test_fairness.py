@@ -184,6 +184,7 @@ def test_parity_figures():
             "worst10_normalized_utility": 0.5,
             "selection_gap": 0.4,
             "conditional_selection_gap": 0.5,
+            "saturation": 0.5,
             "participation_gini": 8 / 15,
         }
     )

@@ -158,6 +158,7 @@ def test_the_figures_of_two_rounds_by_hand():
             "worst10_normalized_utility": 0.0,
             "selection_gap": 0.5,
             "conditional_selection_gap": 0.0,
+            "saturation": 1.0,
             "participation_gini": 4 / 9,
             "label_coverage": 2 / 3,
             "label_kl": math.log(1.5),

@@ -3,7 +3,7 @@
 import pytest
 
 from parityfl.config import Config
-from parityfl.experiments.build import wanted
+from parityfl.experiments.build import say_idle, wanted
 
 
 @pytest.mark.parametrize(("per_round", "factor", "asked"), [(10, 1.1, 11), (100, 1.1, 110), (3, 1.5, 5), (4, 9.0, 20)])
@@ -12,3 +12,24 @@ def test_how_many_are_asked(per_round: int, factor: float, asked: int) -> None:
     clients = 20 if factor == 9.0 else 120
     config = Config(population={"clients": clients, "per_round": per_round}, rounds={"over_select": factor})
     assert wanted(config) == asked
+
+
+def idle(**sections: dict[str, object]) -> list[str]:
+    lines: list[str] = []
+    say_idle(Config(**sections), lines.append)
+    return [line.removeprefix("warning: ").partition(" has no effect")[0] for line in lines]
+
+
+def test_keys_that_change_nothing_are_told() -> None:
+    """Without latency replies of an experiment come at once; on the wall clock nobody acts out a model of devices."""
+    assert idle() == []
+    timed = {"deadline_s": 1.0, "quorum": 2, "late": "next-round", "deadline": "adaptive", "over_select": 1.5}
+    assert idle(rounds=timed) == ["rounds.deadline", "rounds.deadline_s", "rounds.quorum", "rounds.late"]
+    assert idle(rounds=timed, latency={"median_s": 5.0}) == []
+    assert idle(rounds={**timed, "clock": "wall"}) == []
+    assert idle(rounds={"clock": "wall"}, dropout={"rate": 0.5}, latency={"median_s": 5.0}) == [
+        "latency.median_s",
+        "dropout.rate",
+    ]
+    assert idle(dropout={"rate": 0.5}, latency={"per_sample_s": 1.0}, rounds={"quorum": 3}) == []
+    assert idle(utility={"mu": 2.0, "noise": 0.5}) == ["utility.mu", "utility.noise"]

@@ -22,6 +22,7 @@ KEYS = [
     "worst10_normalized_utility",
     "selection_gap",
     "conditional_selection_gap",
+    "saturation",
     "participation_gini",
 ]
 HEADER = "round,client_id,available,participated"

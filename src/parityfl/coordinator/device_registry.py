@@ -34,7 +34,7 @@ HELD_UP = 0.5
 """After how many heartbeats without a look this process itself was held up."""
 
 GONE: frozenset[State] = frozenset({"suspect", "lost"})
-UNHEARD: frozenset[State] = frozenset({"registered", "rejoined", "left", "revoked", *GONE})
+UNHEARD: frozenset[State] = frozenset({"registered", "unreachable", "rejoined", "left", "revoked", *GONE})
 """States of devices that are not known to be up: not since they registered, or not any more."""
 
 
@@ -53,6 +53,8 @@ class Member:
         training: the round that it trains for, or None.
         completed: the last round that it has completed, or None.
         misplaced: whether it could not be reached where it registered; until it registers again.
+        reached: whether it has answered where it registered, and was not unreachable since; so taken to have where
+            nobody probes, and where it polls.
         latency_s: round trip of its status updates, nan before the first.
         num_samples: training examples, None until it has loaded its data.
         label_counts: training examples per label, empty where unknown.
@@ -72,6 +74,7 @@ class Member:
     training: int | None = None
     completed: int | None = None
     misplaced: bool = False
+    reached: bool = True
     latency_s: float = nan
     num_samples: int | None = None
     label_counts: list[int] = field(default_factory=list)
@@ -111,6 +114,8 @@ class DeviceRegistry:
         clock: monotonic seconds.
         roster: names that took a place earlier in this run, by index.
         agreement: what every device must fit; None: nothing is settled yet.
+        probing: whether devices that listen are available only once they have answered where they registered; a
+            `Prober` asks them.
 
     Attributes:
         agreement: the agreement, with what the devices have settled since.
@@ -125,7 +130,9 @@ class DeviceRegistry:
         roster: Mapping[int, str] | None = None,
         *,
         agreement: Agreement | None = None,
+        probing: bool = False,
     ) -> None:
+        self._probing = probing
         self.agreement = agreement or Agreement()
         self.device_ids = list(names)
         self._own = {name: index for index, name in enumerate(names)}
@@ -180,6 +187,11 @@ class DeviceRegistry:
     def available(self) -> BoolArray:
         """Return who reported lately that it could train, and does not train, shape (N,)."""
         return self._mask(member.index for member in self.members if member.state == "available")
+
+    def unreached(self) -> list[Member]:
+        """Return who has yet to answer where it registered, of those that are not silent, have left or are revoked."""
+        gone = {"left", "revoked", *GONE}
+        return [member for member in self._members.values() if not member.reached and member.state not in gone]
 
     def num_samples(self) -> FloatArray:
         """Return the training examples of each client, nan where unknown, shape (N,)."""
@@ -240,7 +252,7 @@ class DeviceRegistry:
         member.last_seen = self._clock()
         member.latency_s = report.latency_s
         member.training = None if report.training == member.completed else report.training
-        here: State = "available" if report.available else "away"
+        here: State = ("available" if member.reached else "unreachable") if report.available else "away"
         self.move(member, here if member.training is None else "training", "its own report")
         return not member.misplaced
 
@@ -257,6 +269,19 @@ class DeviceRegistry:
         level = logging.WARNING if state in GONE else logging.DEBUG
         log.log(level, "%s: %s -> %s (%s)", member.device_id, member.state, state, reason)
         member.state = state
+
+    def reach(self, member: Member) -> None:
+        """Note that a device has answered where it registered."""
+        member.reached = True
+        if member.state == "unreachable":
+            self.move(member, "available", f"answers at {member.url}")
+
+    def miss(self, member: Member) -> None:
+        """Note that a device could not be reached where it registered, which says nothing of one that polls."""
+        if not member.polls:
+            member.misplaced, member.reached = True, not self._probing
+            if member.state == "available" and not member.reached:
+                self.move(member, "unreachable", f"did not answer at {member.url}")
 
     def hear(self, member: Member) -> None:
         """Note a sign of life."""
@@ -291,6 +316,7 @@ class DeviceRegistry:
         name = registration.device_id
         index = self._places[name] if name in self._places else self._take(name, self._place(name))
         member = Member(index, name, host, registration.port, registration.tls, self._clock())
+        member.reached = member.polls or not self._probing
         first = Transition(time_s=self._clock() - self._began, before=None, after="registered", reason=member.url)
         member.transitions.append(first)
         self._members[name] = member
@@ -303,6 +329,7 @@ class DeviceRegistry:
         member.host, member.port, member.tls = host, registration.port, registration.tls
         if moved or member.state in {*GONE, "left", "revoked"}:
             member.training = None
+            member.reached = member.polls or not self._probing
             self.move(member, "rejoined", f"registered again at {member.url}")
         if before not in {"", member.url}:  # one that polls has no address of its own
             log.warning(

@@ -105,6 +105,16 @@ class Devices:
             self._check(asked, response.headers.get(HEADER), answer.status, found)
         return answer
 
+    async def probe(self, member: Member) -> int:
+        """Return the status with which a device that listens answers `GET /health`, which nobody signs.
+
+        Raises:
+            httpx.TransportError: it does not answer.
+        """
+        response = await self._connections.handle_async_request(httpx.Request("GET", _parsed(f"{member.url}/health")))
+        await response.aclose()
+        return response.status_code
+
     def _check(self, asked: Asked, header: str | None, status: int, body: str) -> None:
         """Require that an answer is the device's."""
         try:

@@ -438,7 +438,8 @@ class HttpFleet:
             self.registry.hear(member)
         if reply.outcome is Outcome.COMPLETED:
             member.completed = round
-        member.misplaced |= reply.outcome is Outcome.UNREACHABLE and not member.polls
+        if reply.outcome is Outcome.UNREACHABLE:
+            self.registry.miss(member)
         if reply.outcome in STATE_AFTER:
             member.training = None
             self.registry.move(member, STATE_AFTER[reply.outcome], reply.reason or "it has trained")

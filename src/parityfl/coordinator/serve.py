@@ -19,6 +19,7 @@ from parityfl.coordinator.app import create_app
 from parityfl.coordinator.device_registry import LOOKS, DeviceRegistry
 from parityfl.coordinator.devices import Devices
 from parityfl.coordinator.fleet import HttpFleet
+from parityfl.coordinator.probing import Prober
 from parityfl.coordinator.roster import read_roster
 from parityfl.coordinator.service import Coordinator
 from parityfl.coordinator.trust import Trust
@@ -98,11 +99,13 @@ async def serve(
         time.monotonic,
         roster,
         agreement=_agreement(config, layout, service),
+        probing=not virtual,
     )
     trust = service.trust
     async with Devices(config.rounds, trust.gate(service.folder), trust.tls, service.folder) as devices:
         run_id = service.run_id or uuid4().hex
         fleet = HttpFleet(config, layout, registry, devices, run_id, availability=availability)
+        prober = Prober(registry, devices, config.rounds, time.monotonic)
         enough = config.population.clients if virtual else config.population.per_round
         coordinator = Coordinator(
             config,
@@ -114,22 +117,26 @@ async def serve(
         )
         async with serving(create_app(coordinator, trust.access()), listening, trust.tls):
             service.announce()
-            watch = asyncio.create_task(_watch(fleet), name="watch")
+            watch = asyncio.create_task(_watch(coordinator, prober), name="watch")
             try:
                 await _run(coordinator, drive, service.keep_serving)
             finally:
                 watch.cancel()
                 coordinator.events.close()
                 await devices.mailbox.close()
+                await prober.close()
                 await fleet.close()
 
 
-async def _watch(fleet: HttpFleet) -> None:
-    """Notice who goes silent, and who is revoked, when it happens, also while nobody asks."""
+async def _watch(coordinator: Coordinator, prober: Prober) -> None:
+    """Notice who goes silent, who is revoked and who has yet to answer, when it happens, also while nobody asks."""
+    fleet = coordinator.fleet
     while True:
         await asyncio.sleep(fleet.config.rounds.heartbeat_s / LOOKS)
         fleet.registry.bar(fleet.devices.gate.revoked())
         fleet.give_up_lost()
+        prober.look()
+        coordinator.check_start()  # a device that has answered may be the last that is waited for
 
 
 def _agreement(config: Config, layout: Layout | None, service: Service) -> Agreement:

@@ -106,7 +106,7 @@ class Coordinator:
         self._rounds: dict[int, RoundInfo] = {}
         self._weights: Vector | None = None
         self._ledger: Ledger | None = None
-        self._check_start()
+        self.check_start()
 
     @property
     def registry(self) -> DeviceRegistry:
@@ -189,7 +189,7 @@ class Coordinator:
         self.gate.enter(registration, proof)
         self._save(roster, agreement)  # either may fail, and then nobody is here who has no key or no place
         member = self.registry.register(registration, host)
-        self._check_start()
+        self.check_start()
         return RegistrationReply(
             index=member.index,
             run_id=self.fleet.run_id,
@@ -201,7 +201,7 @@ class Coordinator:
         """Note how devices are: those that who sent this may speak for."""
         own = [report for report in update.devices if self.gate.speaks_for(proof, report.device_id)]
         known = [self.registry.report(report) for report in own]
-        self._check_start()
+        self.check_start()
         if self.leaving:
             self._dismiss(own)
         all_known = all(known) and len(own) == len(update.devices)
@@ -313,6 +313,11 @@ class Coordinator:
             raise ProblemError(503, "there is no model before the run begins; POST /training/start begins it")
         return await offload(weights.nbytes, self._model_document, weights)
 
+    def check_start(self) -> None:
+        """Let the rounds begin once enough devices are here."""
+        if not self.start.is_set() and self.ready and len(self.registry.prepared) >= self.min_clients:
+            self.start.set()
+
     async def everyone_dismissed(self) -> None:
         """Return once each device was told to leave, or two heartbeats have passed: who is silent may only be late."""
         with suppress(TimeoutError):
@@ -349,10 +354,6 @@ class Coordinator:
                 ledger.participated[index],
             )
         self._warned = found
-
-    def _check_start(self) -> None:
-        if not self.start.is_set() and self.ready and len(self.registry.prepared) >= self.min_clients:
-            self.start.set()
 
     def _save(self, roster: dict[int, str], agreement: Agreement) -> None:
         """Write what a registration changes: most come from devices that are known already."""

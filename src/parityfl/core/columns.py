@@ -12,8 +12,8 @@ ROUND_COLUMNS: Columns = {
     "weighted_client_accuracy": float, "client_accuracy_std": float, "weighted_client_accuracy_std": float,
     "mean_personal_accuracy": float, "worst10_personal_accuracy": float, "utility_cv": float, "utility_jain": float,
     "utility_gini": float, "worst10_normalized_utility": float, "selection_gap": float,
-    "conditional_selection_gap": float, "participation_gini": float, "label_coverage": float, "label_kl": float,
-    "unseen_label_rate": float, "low_availability_accuracy": float, "ema_global_accuracy": float,
+    "conditional_selection_gap": float, "saturation": float, "participation_gini": float, "label_coverage": float,
+    "label_kl": float, "unseen_label_rate": float, "low_availability_accuracy": float, "ema_global_accuracy": float,
     "net_gain_cv": float, "credited_to_net": float, "bytes_down": int, "bytes_up": int, "select_s": float,
     "train_s": float, "aggregate_s": float, "evaluate_s": float, "round_s": float, "rss_bytes": int,
 }  # fmt: skip

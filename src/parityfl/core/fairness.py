@@ -96,6 +96,10 @@ def ratio(numerator: FloatArray | IntArray, denominator: FloatArray | IntArray) 
     return result
 
 
+SATURATED = 0.95
+"""From which share of its opportunities on a client counts as selected whenever it is there."""
+
+
 def parity_figures(
     rounds: IntArray, available: IntArray, selected: IntArray, participated: IntArray, utility: FloatArray
 ) -> dict[str, float]:
@@ -116,6 +120,7 @@ def parity_figures(
         "worst10_normalized_utility": worst_mean(normalized),
         "selection_gap": gap(ratio(selected, rounds)),
         "conditional_selection_gap": gap(ratio(selected, available)),
+        "saturation": mean(np.where(available > 0, ratio(selected, available) >= SATURATED, np.nan)),
         "participation_gini": gini(participated.astype(np.float64)),
     }
 

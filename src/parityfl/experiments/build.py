@@ -2,7 +2,7 @@
 
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import file_digest
 from importlib.metadata import distributions, version
@@ -78,8 +78,31 @@ def say_availability(config: Config, world: World, say: Say) -> None:
     if world.availability is None:
         return
     check = self_check(world.availability, config.rounds.count, world.interval_s)
-    for line in describe_check(check, config.availability.name, config.rounds.count, config.device_ids):
+    for line in describe_check(check, config.availability.name, wanted(config), config.device_ids):
         say(line)
+
+
+def say_idle(config: Config, say: Say) -> None:
+    """Tell the user of keys that were set and change nothing in this run."""
+    for key, reason in _idle(config):
+        say(f"warning: {key} has no effect: {reason}")
+
+
+def _idle(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield the keys that differ from their defaults and that nothing of the run reads, and why."""
+    usual, schedule_only = type(config).model_construct(), "only parityfl schedule draws utility from it"
+    idle = [("utility.mu", schedule_only), ("utility.noise", schedule_only)]
+    if not config.rounds.virtual:
+        live = "it belongs to experiments; on the wall clock devices are as slow as they are, and leave when they do"
+        idle += [(f"latency.{key}", live) for key in type(config.latency).model_fields]
+        idle += [(f"dropout.{key}", live) for key in type(config.dropout).model_fields]
+    elif not build_conditions(config).has_latency:
+        at_once = "without [latency] all replies of an experiment come at once; set latency.median_s"
+        idle += [(f"rounds.{key}", at_once) for key in ("deadline", "deadline_s", "quorum", "late")]
+    for key, reason in idle:
+        section, _, name = key.partition(".")
+        if getattr(getattr(config, section), name) != getattr(getattr(usual, section), name):
+            yield key, reason
 
 
 def build_spec(config: Config, world: World, layout: Layout, initial_weights: Callable[[], Vector]) -> RunSpec:

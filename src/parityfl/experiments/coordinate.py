@@ -33,6 +33,7 @@ from parityfl.experiments.build import (
     document,
     require_startable,
     say_availability,
+    say_idle,
 )
 from parityfl.training.datasets.own import read_own
 from parityfl.training.own_holdings import judging_holdings
@@ -76,6 +77,7 @@ async def coordinate(
     require_startable(config, world, None if workbench is None else workbench.layout.size)
     folder.prepare(content, resume)
     say_availability(config, world, say)
+    say_idle(config, say)
 
     async def drive(devices: HttpFleet, coordinator: Coordinator) -> None:
         if workbench is None:

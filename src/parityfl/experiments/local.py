@@ -17,6 +17,7 @@ from parityfl.experiments.build import (
     build_world,
     require_startable,
     say_availability,
+    say_idle,
 )
 from parityfl.training.holdings import Holdings, load_holdings
 from parityfl.training.memory import ClientMemory
@@ -65,6 +66,7 @@ async def run_local(config: Config, out: Path, *, resume: bool, watch: Watch, sa
     with ray_crew(bench, say) if elsewhere else local_crew(bench, workers, say) as crew, watch() as observer:
         folder.prepare(spec.document, resume)
         say_availability(config, world, say)
+        say_idle(config, say)
         memory = ClientMemory(out / CLIENTS) if config.objective.build().keeps_memory else None
         grouping = await choose_grouping(bench, crew, say)
         limit = config.security.max_update_norm

@@ -20,6 +20,7 @@ OPTIONAL = (
     "weighted_client_accuracy_std",
     "mean_personal_accuracy",
     "worst10_personal_accuracy",
+    "saturation",
 )
 """Columns that a folder may lack: they came later."""
 

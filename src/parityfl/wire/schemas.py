@@ -118,10 +118,13 @@ Offer = Annotated[str, Field(min_length=1, max_length=16)]
 PublicKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="An Ed25519 public key, in hexadecimal.")]
 RoundNumber = Annotated[int, Field(ge=0, lt=2**63, description="The round, from 1; 0 is before the first.")]
 Samples = Annotated[int, Field(ge=0, le=MAX_SAMPLES, description="Training examples.")]
-State = Literal["registered", "available", "away", "training", "suspect", "lost", "rejoined", "left", "revoked"]
+State = Literal[
+    "registered", "available", "away", "unreachable", "training", "suspect", "lost", "rejoined", "left", "revoked"
+]
 """What the coordinator makes of a device.
 
-`away` reports in but cannot take part; `suspect` and `lost` have been silent, the latter for longer;
+`away` reports in but cannot take part; `unreachable` reports in but does not answer where it is called; `suspect` and
+`lost` have been silent, the latter for longer;
 `rejoined` came back from there; `left` was told to leave; `revoked` is no longer admitted.
 """
 

@@ -14,6 +14,9 @@ FALSE_ALARM = 0.01
 It holds where rounds are independent and is approximate in bursts: 1 of 100 runs of the default model, with 100 clients
 and 300 rounds."""
 
+CONTESTED = 0.5
+"""In what share of the rounds, at least, selectors should have a choice."""
+
 CAUTIOUS_POOLED_TRIALS = 20.0
 """Larger than in `fairness`, so that one short visit raises no alarm."""
 
@@ -26,11 +29,13 @@ class SelfCheck:
         requested: mean true P(available), nan where it is known in no round, shape (N,).
         realised: share of rounds in which the client is available, shape (N,).
         effective: how many independent rounds its rounds are worth, bursts respected, shape (N,).
+        crowd: how many clients are available, by round, shape (T,).
     """
 
     requested: FloatArray
     realised: FloatArray
     effective: FloatArray
+    crowd: IntArray
 
     @property
     def gap(self) -> FloatArray:
@@ -64,34 +69,52 @@ def self_check(process: AvailabilityProcess, num_rounds: int, interval_s: float)
     """
     before = process.available(0.0)
     total, here, known, known_here, on, off = (np.zeros(len(before), dtype=np.int64) for _ in range(6))
-    requested = np.zeros(len(before))
+    requested, crowd = np.zeros(len(before)), np.zeros(num_rounds, dtype=np.int64)
     for number in range(num_rounds):
         available, truth = process.available(number * interval_s), process.probability(number * interval_s)
         told = np.zeros(len(before), dtype=bool) if truth is None else np.isfinite(truth)
         requested += 0.0 if truth is None else np.where(told, truth, 0.0)
         total, here = total + 1, here + available
+        crowd[number] = np.sum(available)
         known, known_here = known + told, known_here + (told & available)
         on, off = on + (available & ~before), off + (before & ~available)
         before = available
     judged, judged_here = np.where(known > 0, known, total), np.where(known > 0, known_here, here)
     share = effective_rounds(here, total, on, off, CAUTIOUS_POOLED_TRIALS) / total
-    return SelfCheck(ratio(requested, known), ratio(judged_here, judged), judged * share)
+    return SelfCheck(ratio(requested, known), ratio(judged_here, judged), judged * share, crowd)
 
 
-def describe_check(check: SelfCheck, name: str, num_rounds: int, device_ids: list[str]) -> list[str]:
-    """Return the check in words: a line, and a warning where a client's gap is more than chance and bursts explain.
+def describe_check(check: SelfCheck, name: str, wanted: int, device_ids: list[str]) -> list[str]:
+    """Return the check in words: a line, and warnings.
+
+    One where a client's gap is more than chance and bursts explain, one where selectors have little to choose from.
 
     Args:
         check: the result of `self_check`.
         name: the availability model's name.
-        num_rounds: how many rounds were walked through.
+        wanted: how many clients a round asks.
         device_ids: the clients' names.
     """
+    return [*_describe_gap(check, name, device_ids), *_describe_choice(check, wanted)]
+
+
+def _describe_choice(check: SelfCheck, wanted: int) -> list[str]:
+    contested = float(np.mean(check.crowd > wanted))
+    if wanted == len(check.requested) or contested >= CONTESTED:
+        return []
+    return [
+        f"warning: in {contested:.0%} of the rounds only are more clients there than the {wanted} that a round asks "
+        f"({np.mean(check.crowd):.1f} on average): in the others all who are there are selected, so that selectors "
+        "differ little; lower population.per_round to compare them"
+    ]
+
+
+def _describe_gap(check: SelfCheck, name: str, device_ids: list[str]) -> list[str]:
 
     def client(index: int) -> str:
         return f"{device_ids[index]} ({check.requested[index]:.3f} requested, {check.realised[index]:.3f} realised)"
 
-    begin = f"availability {name}, {num_rounds} rounds: realised {mean(check.realised):.3f} on average"
+    begin = f"availability {name}, {len(check.crowd)} rounds: realised {mean(check.realised):.3f} on average"
     if math.isnan(check.largest_gap):
         return [f"{begin}; nothing was requested, for the truth is not known"]
     widest = f"largest gap {check.largest_gap:.3f}, {client(int(np.nanargmax(check.gap)))}"
