@@ -122,6 +122,20 @@ def test_the_correlation_of_members_is_the_key():
     assert measured[3, :3] == pytest.approx(0.0, abs=0.07)
 
 
+@pytest.mark.parametrize("correlation", [1.0, 0.5])
+def test_a_group_that_keeps_its_coins_comes_and_goes_together(correlation):
+    """Stability is each client's lag-1 autocorrelation, and leaves pi and the members' correlation as they are."""
+    groups = [[3 * group, 3 * group + 1, 3 * group + 2] for group in range(500)]
+    model = Groups(pi=0.3, groups=groups, correlation=correlation, stability=0.8)
+    states = walk(model.bind(world(1500)), 60)
+    assert np.corrcoef(states[:-1].ravel(), states[1:].ravel())[0, 1] == pytest.approx(0.8, abs=0.02)
+    members = states.T.reshape(500, 3, 60)
+    assert np.corrcoef(members[:, 0].ravel(), members[:, 1].ravel())[0, 1] == pytest.approx(correlation, abs=0.05)
+    assert states.mean() == pytest.approx(0.3, abs=0.02)
+    process = model.bind(world(1500))
+    assert all(np.array_equal(process.available(slot * INTERVAL), states[slot]) for slot in (40, 3, 59, 0))
+
+
 def test_diurnal_by_hand():
     """pi = 0.3, amplitude 1: 0.3 + 0.3 cos. At the peak, 21 h, 0.6; at 9 h, 0; at 3 h and 15 h, 0.3."""
     process = Diurnal(pi=0.3, amplitude=1.0).bind(world(1))

@@ -38,13 +38,18 @@ class KeptCoins:
 
     Slot 0 always throws. The coin of a slot is the one of its last renewal, which is looked for backwards, so the
     answer depends on the slot alone; the last answer is remembered only to cut the search of a forward walk short.
-    One number u decides both: the client renews when u < renewal, and u / renewal is then uniform again.
+
+    Args:
+        thrown: the numbers behind the coins.
+        renewal: each client's probability of renewal, in (0, 1], shape (N,).
+        deciding: numbers of their own that decide who renews, where u < renewal; None: the number u behind the coin
+            decides as well, and u / renewal is then uniform again.
     """
 
-    def __init__(self, thrown: Coins, renewal: FloatArray) -> None:
-        """Take the numbers behind the coins and each client's probability of renewal in (0, 1], shape (N,)."""
+    def __init__(self, thrown: Coins, renewal: FloatArray, deciding: Coins | None = None) -> None:
         self._thrown = thrown
         self._renewal = renewal
+        self._deciding = deciding
         self._remembered: tuple[int, FloatArray] = (0, thrown(0))
 
     def __call__(self, slot: int) -> FloatArray:
@@ -53,14 +58,21 @@ class KeptCoins:
         coins = coins.copy()
         searched = np.ones(len(coins), dtype=np.bool_)
         for earlier in range(slot, start, -1):
-            thrown = self._thrown(earlier)
-            renews = searched & (thrown < self._renewal)
-            coins[renews] = thrown[renews] / self._renewal[renews]
+            renews, thrown = self._renewed(earlier)
+            renews &= searched
+            coins[renews] = thrown[renews]
             searched &= ~renews
             if not searched.any():
                 break
         self._remembered = (slot, coins)
         return coins
+
+    def _renewed(self, slot: int) -> tuple[BoolArray, FloatArray]:
+        """Return who renews in a slot, and the coins of those who do."""
+        thrown = self._thrown(slot)
+        if self._deciding is None:
+            return thrown < self._renewal, thrown / self._renewal
+        return self._deciding(slot) < self._renewal, thrown
 
     def _known_before(self, slot: int) -> tuple[int, FloatArray]:
         remembered = self._remembered

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from parityfl.core.availability.base import AvailabilityModel, availability
-from parityfl.core.availability.coins import CoinProcess, Coins, constant, fresh_coins
+from parityfl.core.availability.coins import CoinProcess, Coins, KeptCoins, constant, fresh_coins, renewal_of
 from parityfl.core.distributions import PerClient, probabilities
 from parityfl.core.errors import ConfigError
 from parityfl.core.keys import require
@@ -23,12 +23,15 @@ class Groups(AvailabilityModel):
 
     In each slot a member uses its group's coin with probability sqrt(correlation), and its own otherwise; two members
     use the same coin with probability `correlation`, and are independent else, so that the correlation of their
-    availabilities is exactly `correlation`. Slots are independent.
+    availabilities is exactly `correlation`. Slots are independent unless `stability` keeps what a group has thrown:
+    then its members also come and go at the same time, as in an outage that lasts.
 
     Attributes:
         pi: P(available) per client. Members of a group must agree; from a distribution each group draws one value.
         groups: the groups as lists of client indices; a client in none is alone.
         correlation: of two members' availabilities, in [0, 1].
+        stability: probability that a group keeps all its coins from one slot to the next, in [0, 1): the lag-1
+            autocorrelation of each client.
     """
 
     source: ClassVar[str] = "this project"
@@ -36,10 +39,12 @@ class Groups(AvailabilityModel):
     pi: PerClient = "beta(1,2)"
     groups: list[list[int]] = field(default_factory=list)
     correlation: float = 1.0
+    stability: float = 0.0
 
     def __post_init__(self) -> None:
         valid = 0 <= self.correlation <= 1
         require(valid, "availability.correlation", self.correlation, "give a value between 0 and 1")
+        renewal_of(self.stability)
         times = Counter(client for group in self.groups for client in group)
         twice = [client for client, count in times.items() if count > 1]
         if twice:
@@ -49,7 +54,8 @@ class Groups(AvailabilityModel):
         """Return the process with one coin per group and slot."""
         leader = _leaders(self.groups, world.num_clients)
         pi = self._pi(leader, world)
-        return CoinProcess(_shared_coins(world, leader, self.correlation), constant(pi), world.interval_s)
+        coins = _shared_coins(world, leader, self.correlation)
+        return CoinProcess(_kept_together(coins, self.stability, world, leader), constant(pi), world.interval_s)
 
     def _pi(self, leader: IntArray, world: World) -> FloatArray:
         pi = probabilities("availability.pi", self.pi, world.num_clients, world.seed)
@@ -88,3 +94,11 @@ def _shared_coins(world: World, leader: IntArray, correlation: float) -> Coins:
         return np.where(joins, shared, own(slot))
 
     return coins
+
+
+def _kept_together(coins: Coins, stability: float, world: World, leader: IntArray) -> Coins:
+    """Return coins that all of a group keep, or throw anew, in the same slots."""
+    if stability == 0:
+        return coins
+    renewal = np.full(world.num_clients, renewal_of(stability))
+    return KeptCoins(coins, renewal, lambda slot: fresh_coins(world, "availability renewal")(slot)[leader])
