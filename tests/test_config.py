@@ -133,6 +133,34 @@ def test_the_preset_lies_below_every_layer():
     assert keys(config.selector) == {"name": "psp"}
 
 
+@pytest.mark.parametrize("given", [{"method": "fedavg"}, {"assignments": ["method=fedavg"]}])
+def test_a_method_takes_the_place_of_the_parts_that_a_file_names(tmp_path, given):
+    """Also of those that its preset leaves at their defaults; what is no part of a method stays the file's."""
+    old = Config(method="fedadam", objective={"name": "ditto"}, population={"clients": 9}, training={"lr": 0.2})
+    file = write(tmp_path / "config.json", json.dumps(old.document()))
+    config = read_config({"config_file": file, "assignments": None, **given})
+    assert config == Config(method="fedavg", population={"clients": 9}, training={"lr": 0.2})
+    assert Config.load(file, {"method": "fedavg"}) == config
+    assert Config.load(file) == old
+
+
+def test_a_method_of_the_same_parts_leaves_none_of_their_keys(tmp_path):
+    """`parityfl` and `parityfl-utility` differ in the selector's parity only, which config.json always gives."""
+    file = write(tmp_path / "config.json", json.dumps(Config.preset("parityfl-utility").document()))
+    assert Config.load(file, {"method": "parityfl"}) == Config()
+
+
+def test_what_a_file_says_of_any_method_stays_when_one_is_chosen():
+    config = resolve([{"aggregator": {"server_lr": 0.5}}], {"method": "fedavg"})
+    assert keys(config.aggregator) == {"name": "fedavg", "server_lr": 0.5, "weighted": True}
+
+
+@pytest.mark.parametrize("given", [{"method": "fedavg"}, {"assignments": ["method=fedavg"]}])
+def test_options_lie_over_the_method_that_is_chosen_beside_them(given):
+    config = read_config({"config_file": None, "assignments": None, "selector": "psp", **given})
+    assert (config.method, config.selector.name, config.aggregator.name) == ("fedavg", "psp", "fedavg")
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_keys_of_one_layer_have_no_order(turned):
     given = {"selector.name": "inverse-availability", "selector.mode": "top-m"}

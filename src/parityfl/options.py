@@ -66,6 +66,8 @@ SETS = {
 def read_layers(given: Mapping[str, Any]) -> "tuple[list[Layer], Layer]":
     """Return the layers of a call, lowest first, and the overrides by dotted key that lie on top.
 
+    A method that is assigned is as one that is given by its option: other options say more than it.
+
     Args:
         given: what Typer parsed, by parameter: `config_file`, `assignments`, and what the command has of `SETS`.
     """
@@ -73,8 +75,11 @@ def read_layers(given: Mapping[str, Any]) -> "tuple[list[Layer], Layer]":
 
     file, assignments = given["config_file"], given["assignments"] or []
     options = {key: given[option] for option, key in SETS.items() if given.get(option) is not None}
+    overrides = dict(read_override(text) for text in assignments)
+    if "method" in overrides:
+        options["method"] = overrides.pop("method")
     below = [read_file(Path(file))] if file is not None else []
-    return [*below, layer_of(options)], dict(read_override(text) for text in assignments)
+    return [*below, layer_of(options)], overrides
 
 
 def read_config(given: Mapping[str, Any], lowest: Mapping[str, Any] | None = None) -> "Config":

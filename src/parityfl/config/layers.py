@@ -1,6 +1,7 @@
 """The layers of a configuration: defaults < preset < file < options < ``--set``; how they are read and laid.
 
-Choosing another `name` for a section drops the keys that lower layers gave for the old one.
+Choosing another `name` for a section drops the keys that lower layers gave for the old one. Choosing a `method` drops
+the parts of a method that lower layers named.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, get_args, get_type_hints
 from parityfl.config.faults import KeyFaultError
 from parityfl.config.sections import AUTO, OWN_DATA, Part, Section, Sections
 from parityfl.core.errors import ConfigError
-from parityfl.core.presets import preset_document, preset_names
+from parityfl.core.presets import PARTS, preset_document, preset_names
 
 Layer = Mapping[str, Any]
 """A nested mapping of section -> key -> value, complete or not."""
@@ -84,13 +85,19 @@ def _preset_document(name: str) -> dict[str, Any]:
 
 
 def stacked(layers: Sequence[Layer], overrides: Layer) -> dict[str, Any]:
-    """Lay the layers over the preset, one after the other: each may drop what those below it gave."""
+    """Lay the layers over the preset of the highest that names one: each may drop what those below it gave."""
     stack = [*layers, layer_of(overrides)]
-    methods = [layer["method"] for layer in stack if "method" in layer]
-    merged = dict(read_preset(str(methods[-1] if methods else "parityfl")))
-    for layer in stack:
-        merged = merge(merged, layer)
+    chooser = max((place for place, layer in enumerate(stack) if "method" in layer), default=0)
+    merged = dict(read_preset(str(stack[chooser].get("method", "parityfl"))))
+    for place, layer in enumerate(stack):
+        merged = merge(merged, _without_parts(layer) if place < chooser else layer)
     return merged
+
+
+def _without_parts(layer: Layer) -> Layer:
+    """Return a layer without the sections that name a part of a method, which a higher layer has chosen as a whole."""
+    named = {section for section, key, _ in PARTS if _given(layer, section, key, None) is not None}
+    return {section: values for section, values in layer.items() if section not in named}
 
 
 def layer_of(values: Layer) -> Layer:

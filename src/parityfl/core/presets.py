@@ -8,7 +8,7 @@ from typing import Any
 
 _FOLDER = files("parityfl") / "presets"
 
-_PARTS = (
+PARTS = (
     ("selector", "name", "lnu"),
     ("aggregator", "name", "mifa"),
     ("objective", "name", "plain"),
@@ -41,13 +41,13 @@ def method_name(config: Mapping[str, Any]) -> str:
 
 def parts(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of a method's selector, aggregator, objective and server optimiser."""
-    return tuple(str(config.get(section, {}).get(key) or usual) for section, key, usual in _PARTS)
+    return tuple(str(config.get(section, {}).get(key) or usual) for section, key, usual in PARTS)
 
 
 def parts_joined(config: Mapping[str, Any]) -> str:
     """Return the names of selector and aggregator, and of the other parts that are not the default, joined by +."""
     named = parts(config)
-    besides = [name for name, (_, _, usual) in zip(named[2:], _PARTS[2:], strict=True) if name != usual]
+    besides = [name for name, (_, _, usual) in zip(named[2:], PARTS[2:], strict=True) if name != usual]
     return "+".join([*named[:2], *besides])
 
 
