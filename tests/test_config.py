@@ -365,7 +365,7 @@ def test_inverse_probabilities_need_probabilities(rule, given, why):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("missing.toml", None, "cannot be read"),
+        ("missing.toml", None, r" cannot be read \(No such file or directory\): give a TOML file, or"),
         ("bad.toml", "seed = ", "is no TOML"),
         ("bad.json", "{", "is no JSON"),
         ("list.json", "[1]", "must be a table"),
@@ -392,7 +392,13 @@ def test_a_file_is_what_its_ending_says_with_a_byte_order_mark_and_without(tmp_p
 
 
 def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match=r"is a folder: give a TOML file, or the config\.json of a run folder$"):
+        Config.load(tmp_path)
+
+
+def test_a_run_folder_is_told_its_own_file(tmp_path):
+    file = write(tmp_path / "config.json", "{}")
+    with pytest.raises(ConfigError, match=f"configuration {tmp_path} is a folder: give {file}$"):
         Config.load(tmp_path)
 
 

@@ -58,6 +58,27 @@ def writing(
         raise kind(f"{what} cannot be written ({error.strerror or error}): {remedy}") from error
 
 
+def make_folder(path: Path, what: str = "", *, remedy: str = "name another folder") -> None:
+    """Make a folder, and those that it lies in, where there is none.
+
+    Raises:
+        FolderError: it cannot be made; the line names it, as `what` if that is given, and a remedy.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fault = why_no_folder(path) or f"cannot be made ({error.strerror or error})"
+        raise FolderError(f"{what or path} {fault}: {remedy}") from None
+
+
+def why_no_folder(path: Path) -> str:
+    """Return why there can be no folder at a path, '' where no file is in the way."""
+    file = file_in_the_way(path)
+    if file is None:
+        return ""
+    return "is a file" if file == path else f"cannot be made, because {file} is a file"
+
+
 def file_in_the_way(folder: Path) -> Path | None:
     """Return the file that stands where a folder, or one that it lies in, should be; None where there is none."""
     return next((place for place in (folder, *folder.parents) if os.path.exists(place) and not place.is_dir()), None)

@@ -60,8 +60,8 @@ def certs(
 ) -> None:
     """Make a private authority, and certificates for a fleet."""
     from parityfl.client.settings import parse_devices
+    from parityfl.files import make_folder
     from parityfl.web.certificates import AUTHORITY, Authority, device_name, host_names
-    from parityfl.web.secrets import make_folder
 
     hosts, wanted = host_names(host or []), parse_devices(names) if names else ()
     authority = Authority.open(folder)

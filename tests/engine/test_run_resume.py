@@ -323,6 +323,15 @@ def test_a_file_on_the_way_to_the_folder_is_named(tmp_path):
         run(make_spec(), file / "sub" / "run")
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    """Where a link leads nowhere not even root can make one."""
+    (tmp_path / "link").symlink_to(tmp_path / "gone" / "away")
+    with pytest.raises(
+        FolderError, match=r"output folder \S*link/run cannot be made \(File exists\): choose another --out$"
+    ):
+        run(make_spec(), tmp_path / "link" / "run")
+
+
 def test_a_folder_that_the_system_refuses_is_one_line(tmp_path):
     with pytest.raises(FolderError, match=r"output folder .*aaa cannot be read \(File name too long\): choose another"):
         run(make_spec(), tmp_path / ("a" * 300))

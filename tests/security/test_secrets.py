@@ -45,6 +45,32 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             read_token(NAME, file)
 
 
+def test_a_token_file_that_is_missing_is_one_line_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = tmp_path / "nothing"
+    fault = "cannot be read (No such file or directory): name a file that holds the token and no more"
+    with pytest.raises(ConfigError) as caught:
+        read_token(NAME, nothing)
+    assert str(caught.value) == f"the token file {nothing} {fault}"
+    monkeypatch.setenv(f"{NAME}_FILE", str(nothing))
+    with pytest.raises(ConfigError) as caught:
+        read_token(NAME)
+    assert str(caught.value) == f"{NAME}_FILE = {nothing} {fault}"
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"), [("afile", "is a file"), ("afile/sub", "cannot be made, because {} is a file")]
+)
+def test_a_folder_of_certificates_where_a_file_is_is_one_line(
+    name: str, fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "afile"
+    file.touch()
+    code, said = command(capsys, monkeypatch, "certs", tmp_path / name, "--host", "10.0.0.5")
+    assert (code, said) == (2, f"parityfl: {tmp_path / name} {fault.format(file)}: name another folder\n")
+
+
 def test_a_short_token_is_refused_without_being_shown(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("hunter2")
     with pytest.raises(ConfigError, match="has 7 characters") as caught:
@@ -172,7 +198,7 @@ def test_a_run_folder_that_cannot_be_written_is_one_line(
     blocked = block(tmp_path / name)
     code, said = command(capsys, monkeypatch, "devices", word, tmp_path, "h0")
     assert (code, len(said.splitlines())) == (2, 1), said
-    assert f"{blocked} cannot be written" in said
+    assert f"{blocked} cannot be {'made' if name == 'security' else 'written'}" in said
 
 
 @pytest.mark.parametrize("name", ["fleet", "fleet/coordinator.pem", "fleet/devices", "fleet/devices/h0.pem"])
@@ -182,13 +208,14 @@ def test_a_certificate_that_cannot_be_written_is_one_line(
     blocked = block(tmp_path / name)
     code, said = command(capsys, monkeypatch, "certs", tmp_path / "fleet", "--host", "10.0.0.5", "--devices", "h0")
     assert code == 2
-    assert said.splitlines()[-1].startswith(f"parityfl: {blocked} cannot be written"), said
+    fault = "written" if name.endswith(".pem") else "made"
+    assert said.splitlines()[-1].startswith(f"parityfl: {blocked} cannot be {fault}"), said
     assert "Traceback" not in said
 
 
 def test_a_credential_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     blocked = block(tmp_path / "credentials")
-    with pytest.raises(FolderError, match=f"{blocked} cannot be written"):
+    with pytest.raises(FolderError, match=f"{blocked} cannot be made"):
         Credential.open(blocked / "h0.json")
 
 

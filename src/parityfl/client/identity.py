@@ -18,9 +18,10 @@ from starlette.responses import Response
 
 from parityfl.client.absence import UnprovedError
 from parityfl.core.errors import FolderError
+from parityfl.files import make_folder
 from parityfl.web.access import target_of
 from parityfl.web.problems import ProblemError, detail_of
-from parityfl.web.secrets import JOIN_TOKEN, make_folder, write_secret
+from parityfl.web.secrets import JOIN_TOKEN, write_secret
 from parityfl.wire.digests import CONTENT_DIGEST, digest, digest_of
 from parityfl.wire.paths import REGISTER
 from parityfl.wire.signing import (

@@ -49,8 +49,15 @@ def read_file(path: Path) -> Layer:
     try:
         text = path.read_text(encoding="utf-8-sig")  # some editors begin with a byte order mark
         layer = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+    except IsADirectoryError:
+        kept = path / "config.json"
+        remedy = f"give {kept}" if kept.is_file() else "give a TOML file, or the config.json of a run folder"
+        raise ConfigError(f"configuration {path} is a folder: {remedy}") from None
     except OSError as error:
-        raise ConfigError(f"configuration {path} cannot be read: {error}") from None
+        reason = error.strerror or error
+        raise ConfigError(
+            f"configuration {path} cannot be read ({reason}): give a TOML file, or the config.json of a run folder"
+        ) from None
     except UnicodeDecodeError:
         raise ConfigError(f"configuration {path} is not UTF-8 text: save it as UTF-8") from None
     except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:

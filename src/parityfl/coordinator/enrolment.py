@@ -17,8 +17,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from parityfl.core.errors import FolderError, first_line
-from parityfl.files import writing
-from parityfl.web.secrets import make_folder, write_secret
+from parityfl.files import make_folder, writing
+from parityfl.web.secrets import write_secret
 from parityfl.wire.schemas import DeviceId, Sha256
 from parityfl.wire.signing import KeyPair, fingerprint
 

@@ -19,7 +19,7 @@ from parityfl.core.columns import CLIENT_COLUMNS, ROUND_COLUMNS, SHORTFALL_COLUM
 from parityfl.core.errors import FolderError
 from parityfl.core.types import Vector
 from parityfl.engine.tables import header
-from parityfl.files import file_in_the_way, replace_file, writing
+from parityfl.files import make_folder, replace_file, why_no_folder, writing
 
 TABLES = {"rounds": ROUND_COLUMNS, "clients": CLIENT_COLUMNS}
 
@@ -197,8 +197,8 @@ class RunFolder:
 
         The rest is for whoever has the lock.
         """
+        make_folder(self.path, f"output folder {self.path}", remedy="choose another --out")
         with writing(f"output folder {self.path}", remedy="choose another --out"):
-            self.path.mkdir(parents=True, exist_ok=True)
             return _write_once(self.path / "config.json", json.dumps(document, indent=2) + "\n")
 
     def _check_same(self, document: Mapping[str, Any]) -> None:
@@ -297,9 +297,9 @@ def is_empty(path: Path, apart_from: Collection[str] = ()) -> bool:
     except FileNotFoundError:
         return True
     except NotADirectoryError:
-        file = file_in_the_way(path) or path
-        fault = "is a file" if file == path else f"cannot be made, because {file} is a file"
-        raise FolderError(f"output folder {path} {fault}: choose another --out") from None
+        raise FolderError(
+            f"output folder {path} {why_no_folder(path) or 'is no folder'}: choose another --out"
+        ) from None
     except OSError as error:
         reason = error.strerror or error
         raise FolderError(f"output folder {path} cannot be read ({reason}): choose another --out") from None

@@ -18,10 +18,10 @@ from parityfl.core.rounds import Plan, plan_round
 from parityfl.core.seeding import generator
 from parityfl.core.selection import Selector
 from parityfl.core.types import FloatArray, IntArray, Outcome, World
-from parityfl.engine.folder import disk_errors, is_empty
+from parityfl.engine.folder import is_empty
 from parityfl.engine.stopwatch import Stopwatch
 from parityfl.engine.tables import header, lines, text
-from parityfl.files import replace_file
+from parityfl.files import make_folder, replace_file, writing
 
 COLUMNS = (
     "client_id", "pi", "mu", "num_available", "num_selected", "participation_rate", "conditional_rate", "utility",
@@ -226,8 +226,8 @@ def write_schedule(schedule: Schedule, config: Config, out: Path) -> Path:
     """
     path = out / "schedule.csv"
     document = {"config": config.document(), "hash": config.hash, "figures": jsonable(schedule.figures())}
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
+    make_folder(out, f"output folder {out}", remedy="choose another --out")
+    with writing(out, remedy="make room, or choose another --out"):
         replace_file(path, (header(COLUMNS) + _lines(schedule, config.device_ids)).encode())
         replace_file(out / "schedule.json", (json.dumps(document, indent=2) + "\n").encode())
     return path

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from parityfl.core.errors import ConfigError, FolderError
-from parityfl.files import writing
-from parityfl.web.secrets import make_folder, write_secret
+from parityfl.files import make_folder, writing
+from parityfl.web.secrets import write_secret
 
 AUTHORITY = "authority"
 AUTHORITY_DAYS = 3650

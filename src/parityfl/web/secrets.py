@@ -20,21 +20,13 @@ def read_token(variable: str, file: Path | None = None) -> Token | None:
         ConfigError: a file cannot be read, or the token is too short.
     """
     if file is not None:
-        return Token(_content(file), f"the token in {file}")
+        return Token(_content(file, f"the token file {file}"), f"the token in {file}")
     if os.environ.get(variable):
         return Token(os.environ[variable].strip(), variable)
     named = os.environ.get(f"{variable}_FILE")
-    return Token(_content(Path(named)), f"the token in {named} ({variable}_FILE)") if named else None
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder, and those that it lies in, where there is none.
-
-    Raises:
-        FolderError: it cannot be made.
-    """
-    with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
+    if not named:
+        return None
+    return Token(_content(Path(named), f"{variable}_FILE = {named}"), f"the token in {named} ({variable}_FILE)")
 
 
 def write_secret(path: Path, text: str) -> None:
@@ -47,8 +39,9 @@ def write_secret(path: Path, text: str) -> None:
         replace_file(path, text.encode(), 0o600, durable=True)
 
 
-def _content(file: Path) -> str:
+def _content(file: Path, given: str) -> str:
     try:
         return file.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"the token file {file} cannot be read: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"{given} cannot be read ({reason}): name a file that holds the token and no more") from None
