@@ -135,6 +135,30 @@ def test_a_wrong_rate_of_drop_out_leaves_no_folder(tmp_path: Path, rate: Any) ->
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"availability.pi": 1.5}, "availability.pi holds 1.5"),
+        ({"dropout.rate": [0.1]}, "dropout.rate has 1 values"),
+        ({}, "output folder full is not empty"),
+    ],
+)
+def test_a_mistake_is_told_before_torch_is_loaded(tmp_path: Path, overrides: dict[str, Any], words: str) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").touch()
+    script = f"""
+import sys
+import parityfl
+try:
+    parityfl.run(parityfl.Config.load(None, {overrides!r}), "{"new" if overrides else "full"}")
+except parityfl.ParityflError as error:
+    print(error, "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert words in done.stdout
+    assert done.stdout.endswith(" False\n")
+
+
 def test_a_memory_that_does_not_fit_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever makes room, or takes another rule, may take the same folder."""
     remembers, out = config(aggregator={"name": "mifa"}), tmp_path / "out"

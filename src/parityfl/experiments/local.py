@@ -15,6 +15,7 @@ from parityfl.experiments.build import (
     build_conditions,
     build_spec,
     build_world,
+    document,
     require_startable,
     say_availability,
     say_idle,
@@ -46,21 +47,22 @@ def choose_workers(config: Config, holdings: Holdings) -> int:
 
 async def run_local(config: Config, out: Path, *, resume: bool, watch: Watch, say: Say) -> None:
     """Run a configuration of the `local` or `ray` engine into a folder; see `parityfl.experiments.run.execute`."""
+    folder = RunFolder(out)
+    if folder.check(document(config), resume):
+        return
     elsewhere = config.engine.name == "ray"
     if not elsewhere and (config.engine.workers or 1) > 1:
         prepare()  # else only when it is known how much there is to do
     holdings = load_holdings(config)
+    world = build_world(config, holdings.num_samples, holdings.label_counts)
+    require_startable(config, world, None)  # a mistake need not wait for torch
     workers = 1 if elsewhere else choose_workers(config, holdings)
     if workers > 1:
         prepare()
     from parityfl.training.workbench import Workbench  # noqa: PLC0415 - now that the workers import torch as well
 
     bench = Workbench(config, device="cpu" if elsewhere else None, holdings=holdings)  # as the actors compute
-    world = build_world(config, bench.num_samples, bench.label_counts)
     spec = build_spec(config, world, bench.layout, bench.initial_weights)
-    folder = RunFolder(out)
-    if folder.check(spec.document, resume):
-        return
     require_startable(config, world, bench.layout.size)
     assert world.availability is not None
     with ray_crew(bench, say) if elsewhere else local_crew(bench, workers, say) as crew, watch() as observer:
