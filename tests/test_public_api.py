@@ -1,6 +1,7 @@
 """The public names, and what importing them costs."""
 
 import json
+import math
 import pkgutil
 import subprocess
 import sys
@@ -119,3 +120,38 @@ def test_what_workers_are_forked_from_ends_as_it_should_when_somebody_else_impor
 
 def test_a_configuration_needs_no_torch():
     assert not loaded_by("import parityfl\nparityfl.Config()") & (HEAVY | WEB)
+
+
+SHORT = {"population.clients": 3, "population.per_round": 2, "availability.name": "always", "rounds.count": 3}
+
+
+class EnoughError(Exception):
+    """What a caller raises who has seen enough."""
+
+
+def test_the_caller_is_told_each_round_once_in_order_and_may_end_the_run(tmp_path):
+    """A round is on disk when it is told of, and the run goes on after it, to the hashes of one that was left alone."""
+    seen, config = [], parityfl.Config.load(None, SHORT)
+
+    def watch(figures):
+        lines = (tmp_path / "run" / "rounds.csv").read_text().splitlines()
+        assert len(lines) == 1 + figures["round"]
+        assert (figures["num_participated"], math.isnan(figures["global_accuracy"])) == (2, False)
+        seen.append(figures["round"])
+        if len(seen) == 2:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        parityfl.run(config, tmp_path / "run", on_round=watch)
+    assert parityfl.load(tmp_path / "run").summary["status"] == "interrupted"
+    ended = parityfl.run(config, tmp_path / "run", resume=True, on_round=watch).summary
+    assert seen == [1, 2, 3]
+    whole = parityfl.run(config, tmp_path / "whole").summary
+    assert all(ended[key] == whole[key] for key in ("model_hash", "ledger_hash", "status"))
+
+
+def test_rounds_of_another_process_cannot_be_told(tmp_path):
+    config = parityfl.Config.load(None, {**SHORT, "engine.name": "http"})
+    with pytest.raises(parityfl.ParityflError, match=r"on_round with engine\.name = 'http'"):
+        parityfl.run(config, tmp_path / "run", on_round=print)
+    assert not (tmp_path / "run").exists()

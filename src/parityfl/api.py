@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parityfl.core.errors import ParityflError
+from parityfl.core.errors import ConfigError, ParityflError
 from parityfl.telling import tell
 
 if TYPE_CHECKING:
     import polars as pl
 
     from parityfl.config import Config
+    from parityfl.core.types import Vector
+    from parityfl.engine.fleet import ClosedRound
+
+OnRound = Callable[[Mapping[str, float]], object]
+"""Is told the figures of a round: its row of rounds.csv by column, nan where unknown."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,20 @@ class Run:
     clients: pl.DataFrame
 
 
-def run(config: Config, out: str | Path | None = None, *, resume: bool = False) -> Run:
+@dataclass(frozen=True)
+class _Caller:
+    """Hands every round that closes to the caller of `run`. Implements `Observer`."""
+
+    on_round: OnRound
+
+    def started(self, weights: Vector, rounds_done: int, rounds_total: int) -> None:
+        """Nothing to tell."""
+
+    def round_closed(self, closed: ClosedRound) -> None:
+        self.on_round(closed.figures)
+
+
+def run(config: Config, out: str | Path | None = None, *, resume: bool = False, on_round: OnRound | None = None) -> Run:
     """Run a configuration, write its report, and return the run. Blocks until it is done.
 
     Standard error says how the engine works, what is lost on the way, and whether the report could not be written.
@@ -43,14 +63,23 @@ def run(config: Config, out: str | Path | None = None, *, resume: bool = False) 
         config: what to run.
         out: the run folder, absent or empty; None makes one under ``runs/``.
         resume: go on with the run of this configuration in `out`.
+        on_round: is called with the figures of each round that closes, in order, once the round is on disk. What it
+            returns does not count. What it raises ends the run, which can be resumed, and is raised here. Not with the
+            http engine, whose rounds close in another process.
 
     Raises:
         ParityflError: see `parityfl.core.errors`.
     """
     from parityfl.experiments.run import default_folder, execute
 
+    if on_round is not None and config.engine.name == "http":
+        raise ConfigError(
+            "on_round with engine.name = 'http': its rounds close in another process; use engine.name = 'local' or "
+            "'ray', or follow rounds.csv in the run folder"
+        )
     path = default_folder(config) if out is None else Path(out)
-    execute(config, path, resume=resume, say=tell)
+    told = None if on_round is None else _Caller(on_round)
+    execute(config, path, resume=resume, watch=lambda: nullcontext(told), say=tell)
     report_done(path)
     return load(path)
 
