@@ -113,6 +113,9 @@ def coordinator(  # noqa: PLR0917
     min_clients: Annotated[
         int | None, typer.Option(help="Begin once this many devices have loaded their data.")
     ] = None,
+    start_within: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="End the run if they have not come by then; else wait on.")
+    ] = None,
     keep_serving: Annotated[
         bool, typer.Option("--keep-serving", help="Go on serving when the rounds are done.")
     ] = False,
@@ -173,6 +176,7 @@ def coordinator(  # noqa: PLR0917
     address = f"{trust.tls.scheme}://{host}:{server.port_of(listening)}"
     service = Service(
         min_clients=min_clients,
+        start_within_s=start_within,
         keep_serving=keep_serving,
         allowed_hosts=allow_host or (),
         trust=trust,

@@ -361,6 +361,24 @@ def test_a_run_that_is_done_is_served_again_until_a_signal(token: Token | None, 
     run(main())
 
 
+def test_too_few_devices_in_time_end_a_run_that_goes_on_with_those_that_wait(tmp_path: Path) -> None:
+    async def main() -> None:
+        config = small_config(rounds={"count": 2, "clock": "wall", **HEARTBEAT})
+        seen = Seen()
+        drive = the_round_loop(config, tmp_path / "run", seen)
+        rig = Rig(config, drive, min_clients=2, start_within_s=1.5, keep_serving=True)
+        devices = rig.devices("h0")
+        with pytest.raises(UnfinishedError, match=r"^[01] of 2 devices are here after 1\.5 s: start more .* --resume$"):
+            await rig.coordinator
+        assert seen.rounds == []
+        rig.listening = bind("127.0.0.1", int(rig.url.rpartition(":")[2]))
+        rig.serve(drive, min_clients=1, start_within_s=PATIENCE_S)
+        await asyncio.gather(rig.coordinator, devices)
+        assert len(seen.rounds) == 2
+
+    run(main())
+
+
 def test_a_second_coordinator_of_a_folder_takes_no_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would give the places in the folder to others, which a restart of the first then found there."""
     monkeypatch.setattr("parityfl.engine.folder.LOCK_PATIENCE_S", 0.1)

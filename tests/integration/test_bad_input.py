@@ -73,6 +73,24 @@ def test_what_a_selector_cannot_do_is_told_before_anything_begins(tmp_path: Path
     assert subprocess.run(again, capture_output=True, check=False, cwd=tmp_path).returncode == 0
 
 
+def test_a_wait_for_devices_that_has_no_length(tmp_path: Path) -> None:
+    line = refused("coordinator", "--port", "0", "--start-within", "0", "--out", "out", cwd=tmp_path)
+    assert line == "parityfl: --start-within 0: give a number of seconds above 0"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_coordinator_to_which_nobody_comes_in_time_ends_unfinished_with_one_line(tmp_path: Path) -> None:
+    words = ["coordinator", "--port", "0", "--min-clients", "2", "--start-within", "0.5", "--out", "out"]
+    command = [sys.executable, "-m", "parityfl", *words, "--log-level", "warning"]
+    for more in ([], ["--resume"]):
+        done = subprocess.run([*command, *more], capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 3
+        assert done.stderr.splitlines()[1:] == [
+            "parityfl: 0 of 2 devices are here after 0.5 s: start more of them, or take fewer with --min-clients, and "
+            "go on with --resume"
+        ]
+
+
 def test_a_cluster_that_is_none(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     cluster = ("--engine", "ray", "--set", "engine.address=127.0.0.1:9", "--availability", "always")

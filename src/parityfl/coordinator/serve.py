@@ -41,6 +41,7 @@ class Service:
     Attributes:
         min_clients: how many devices must have loaded their data and reported before the rounds begin; None: all
             of the population on the virtual clock, `population.per_round` on the wall clock. 0: nobody is waited for.
+        start_within_s: seconds after which the run ends if they have not come; None: they are waited for without end.
         keep_serving: whether to serve on until a signal after the rounds, or after an operator has stopped them.
         allowed_hosts: what a device may name as its own beside the address that it calls from: see `Addresses`.
         roster: the file that keeps the devices' places for a resumed run; None: none is kept.
@@ -53,6 +54,7 @@ class Service:
     """
 
     min_clients: int | None = None
+    start_within_s: float | None = None
     keep_serving: bool = False
     allowed_hosts: Sequence[str] = ()
     roster: Path | None = None
@@ -88,6 +90,7 @@ async def serve(
     an error, which a restart may mend: they look for the coordinator as long as they have patience.
 
     Raises:
+        UnfinishedError: too few devices have come within `Service.start_within_s`.
         KeyboardInterrupt: SIGINT or SIGTERM came before the rounds were done.
     """
     roster = read_roster(service.roster) if service.roster is not None else {}
@@ -119,7 +122,7 @@ async def serve(
             service.announce()
             watch = asyncio.create_task(_watch(coordinator, prober), name="watch")
             try:
-                await _run(coordinator, drive, service.keep_serving)
+                await _run(coordinator, drive, service)
             finally:
                 watch.cancel()
                 coordinator.events.close()
@@ -146,7 +149,7 @@ def _agreement(config: Config, layout: Layout | None, service: Service) -> Agree
     return agreed if layout is None else agreed.with_layout("this coordinator", layout.digest)
 
 
-async def _run(coordinator: Coordinator, drive: Drive, keep_serving: bool) -> None:
+async def _run(coordinator: Coordinator, drive: Drive, service: Service) -> None:
     signalled, restarts = asyncio.Event(), False
 
     def interrupt(number: signal.Signals) -> None:
@@ -157,7 +160,7 @@ async def _run(coordinator: Coordinator, drive: Drive, keep_serving: bool) -> No
         signalled.set()
 
     with on_signals(interrupt):
-        rounds = asyncio.create_task(_rounds(coordinator, drive), name="rounds")
+        rounds = asyncio.create_task(_rounds(coordinator, drive, service.start_within_s), name="rounds")
         await _first(rounds, signalled)
         if not rounds.done():
             rounds.cancel()
@@ -165,15 +168,23 @@ async def _run(coordinator: Coordinator, drive: Drive, keep_serving: bool) -> No
         if _as_wanted(rounds, coordinator) or (rounds.cancelled() and not restarts):
             _finish(coordinator, rounds)
             await coordinator.everyone_dismissed()
-        if keep_serving and _as_wanted(rounds, coordinator):
+        if service.keep_serving and _as_wanted(rounds, coordinator):
             await signalled.wait()
     if rounds.cancelled():
         raise KeyboardInterrupt
     rounds.result()
 
 
-async def _rounds(coordinator: Coordinator, drive: Drive) -> None:
-    await coordinator.start.wait()
+async def _rounds(coordinator: Coordinator, drive: Drive, start_within_s: float | None) -> None:
+    try:
+        async with asyncio.timeout(start_within_s):
+            await coordinator.start.wait()
+    except TimeoutError:
+        here = f"{len(coordinator.registry.prepared)} of {coordinator.min_clients} devices are here"
+        raise UnfinishedError(
+            f"{here} after {start_within_s:g} s: start more of them, or take fewer with --min-clients, and go on with "
+            "--resume"
+        ) from None
     coordinator.phase = "training"
     await drive(coordinator.fleet, coordinator)
 

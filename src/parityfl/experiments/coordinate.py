@@ -66,6 +66,8 @@ async def coordinate(
     most = config.population.clients
     if service.min_clients is not None and not 1 <= service.min_clients <= most:
         raise ConfigError(f"--min-clients {service.min_clients}: give a number from 1 to population.clients = {most}")
+    if service.start_within_s is not None and not service.start_within_s > 0:
+        raise ConfigError(f"--start-within {service.start_within_s:g}: give a number of seconds above 0")
     folder, content = RunFolder(out), document(config)
     service = replace(service, folder=out, run_id=_run_id(config, out))
     if folder.check(content, resume):
