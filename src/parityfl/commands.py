@@ -166,6 +166,10 @@ def audit(
 @studies.command()
 def trace(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="FLASH's JSON, or a CSV client_id,start_s,end_s.")],
+    intervals: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Write such a CSV instead, of the run whose folder FILE then is."),
+    ] = None,
     rule: Annotated[str, typer.Option(help="What makes a device available (FLASH's JSON only).")] = "charging_wifi",
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Print models fitted to it, as TOML for a configuration.")
@@ -175,8 +179,13 @@ def trace(
     """Show what a trace file holds. Devices, span, pi, sojourn times, the day, a heat map."""
     from rich.console import Console
 
+    from parityfl.reporting.replay import write_intervals
     from parityfl.reporting.trace import estimate_lines, read_trace, trace_view
 
+    if intervals is not None:
+        write_intervals(file, intervals)
+        typer.echo(intervals)
+        return
     recording = read_trace(file, rule)
     if estimate:
         typer.echo(estimate_lines(recording, interval_s))
