@@ -95,9 +95,9 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @asynccontextmanager
-async def served(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
-    """Serve an application on a free port, and yield a client for it."""
-    listening = bind("127.0.0.1", 0)
+async def served(app: ASGIApp, port: int = 0) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve an application on a port, 0 for a free one, and yield a client for it."""
+    listening = bind("127.0.0.1", port)
     url = f"http://127.0.0.1:{port_of(listening)}"
     async with serving(app, listening), httpx.AsyncClient(base_url=url, timeout=PATIENCE_S) as http:
         yield http

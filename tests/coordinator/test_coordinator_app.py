@@ -61,6 +61,7 @@ async def coordinating(
     min_clients: int = 2,
     allowed_hosts: Sequence[str] = (),
     roster: Path | None = None,
+    port: int = 0,
 ) -> AsyncIterator[Rig]:
     config = config or small_config()
     virtual = config.rounds.clock == "virtual"
@@ -68,7 +69,7 @@ async def coordinating(
     async with Devices(config.rounds) as devices:
         fleet = HttpFleet(config, LAYOUT, registry, devices, RUN)
         coordinator = Coordinator(config, fleet, min_clients, addresses=Addresses(allowed_hosts), roster=roster)
-        async with served(create_app(coordinator)) as http:
+        async with served(create_app(coordinator), port) as http:
             try:
                 yield Rig(http, coordinator, config)
             finally:

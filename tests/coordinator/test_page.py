@@ -1,10 +1,11 @@
 """The page as a browser shows it."""
 
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import pytest
 from browser import CHROMIUM, showing, shows
-from test_coordinator_app import closed_round, coordinating
+from test_coordinator_app import Rig, closed_round, coordinating
 
 from network import LAYOUT, WEIGHTS, run
 from parityfl.coordinator.events import KEPT
@@ -13,6 +14,12 @@ from parityfl.coordinator.finished import Finished
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no browser here")
 
 STATUS = "document.getElementById('status').textContent"
+
+
+def began(rig: Rig, rounds: int) -> None:
+    """Begin the rounds with whoever is here."""
+    rig.coordinator.begin()
+    rig.coordinator.started(WEIGHTS, 0, rounds)
 
 
 def figure(label: str) -> str:
@@ -31,7 +38,7 @@ def cells(column: str) -> str:
 def test_a_page_that_is_opened_late_in_a_long_run_knows_how_long_it_is() -> None:
     async def main() -> None:
         async with coordinating() as rig:
-            rig.coordinator.started(WEIGHTS, 0, 5000)
+            began(rig, 5000)
             closed = closed_round(1)
             for number in range(1, KEPT + 3):
                 record = replace(closed.record, round=number)
@@ -47,7 +54,7 @@ def test_a_figure_is_the_last_that_is_known() -> None:
 
     async def main() -> None:
         async with coordinating() as rig:
-            rig.coordinator.started(WEIGHTS, 0, 3)
+            began(rig, 3)
             rig.coordinator.round_closed(closed_round(1))
             second = closed_round(2)
             figures = {**second.figures, "global_accuracy": float("nan"), "num_available": 0}
@@ -68,7 +75,7 @@ def test_who_is_left_behind_is_in_the_table_and_counted_in_words() -> None:
         async with coordinating() as rig:
             await rig.register("h0")
             await rig.register("h2")
-            rig.coordinator.started(WEIGHTS, 0, 9)
+            began(rig, 9)
             for number in range(1, 9):
                 rig.coordinator.round_closed(closed_round(number))
             async with showing(str(rig.http.base_url)) as page:
@@ -88,7 +95,7 @@ def test_how_little_the_less_served_half_has() -> None:
         async with coordinating() as rig:
             for name in ("h0", "h1", "h2", "h3"):
                 await rig.register(name)
-            rig.coordinator.started(WEIGHTS, 0, 9)
+            began(rig, 9)
             async with showing(str(rig.http.base_url)) as page:
                 share = figure("share of utility of the less served half")
                 await shows(page, share, "–")
@@ -110,5 +117,42 @@ def test_a_run_that_was_done_before_shows_how_it_ended() -> None:
             async with showing(str(rig.http.base_url)) as page:
                 await shows(page, STATUS, "done, round 7 of 7")
                 await shows(page, figure("accuracy on the test set"), "0.7500")
+
+    run(main())
+
+
+def test_a_coordinator_that_is_gone_is_told_with_when_it_was_last_heard_and_one_that_is_back_is_followed() -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as browsers:
+            async with coordinating() as rig:
+                began(rig, 3)
+                rig.coordinator.round_closed(closed_round(1))
+                url = rig.http.base_url
+                page = await browsers.enter_async_context(showing(str(url)))
+                await shows(page, STATUS, "training, round 1 of 3")
+            lost = r"/^connection lost, last heard at \d.*:\d\d.*; then training, round 1 of 3$/"
+            await shows(page, f"{lost}.test({STATUS})", True)
+            async with coordinating(port=url.port or 0) as rig:
+                await shows(page, STATUS, "waiting for devices: 0 of 2 devices are here")
+                began(rig, 5)
+                await shows(page, STATUS, "training, round 0 of 5")
+                rig.coordinator.round_closed(closed_round(1))
+                await shows(page, STATUS, "training, round 1 of 5")
+
+    run(main())
+
+
+def test_one_that_has_ended_its_run_may_go() -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as browsers:
+            async with coordinating() as rig:
+                began(rig, 3)
+                page = await browsers.enter_async_context(showing(str(rig.http.base_url)))
+                await shows(page, STATUS, "training, round 0 of 3")
+                rig.coordinator.finish("stopped", "interrupted")
+                await shows(page, STATUS, "stopped: interrupted, round 0 of 3")
+            await page("ask('health').catch(look).then(() => { window.gone = true; })")
+            await shows(page, "window.gone", True)
+            assert await page(STATUS) == "stopped: interrupted, round 0 of 3"
 
     run(main())
