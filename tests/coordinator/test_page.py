@@ -156,3 +156,24 @@ def test_one_that_has_ended_its_run_may_go() -> None:
             assert await page(STATUS) == "stopped: interrupted, round 0 of 3"
 
     run(main())
+
+
+def test_a_curve_tells_its_range_and_makes_no_step_of_a_last_digit() -> None:
+    """1 and 1 + 2e-16 are a flat line in the middle, at 15 of 30; 0.2 and 0.4 go from the bottom to the top."""
+
+    async def main() -> None:
+        async with coordinating() as rig:
+            began(rig, 3)
+            for number, ratio, accuracy in ((1, 1.0, 0.2), (2, 1.0 + 2**-52, 0.4)):
+                figures = {"round": number, "credited_to_net": ratio, "global_accuracy": accuracy}
+                rig.coordinator.round_closed(replace(closed_round(number), figures=figures))
+            async with showing(str(rig.http.base_url)) as page:
+                await shows(page, figure("utility credited over gain kept"), "1")
+                shown = "[...document.querySelectorAll('.figure')].map(box => box.querySelector('{}'){})"
+                await shows(page, shown.format("small", "?.textContent") + "[0]", "0.2000 to 0.4000")
+                await shows(page, shown.format("small", "?.textContent") + "[5]", "1 to 1")
+                heights = shown.format("path", "?.getAttribute('d').match(/[^,]+(?=L|$)/g).map(Number)")
+                await shows(page, f"{heights}[0].map(Math.round)", [29, 1])
+                await shows(page, f"{heights}[5].map(Math.round)", [15, 15])
+
+    run(main())
