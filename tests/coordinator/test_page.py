@@ -103,7 +103,7 @@ def test_how_little_the_less_served_half_has() -> None:
                 await shows(page, share, "0")
                 await shows(page, "half([0, 0.1, 0.3, 1])", 0.2)
                 await shows(page, "half([0, 0.2, 1])", 0.2)
-                await shows(page, cells("staleness"), ["0", "", "", ""])
+                await shows(page, cells("rounds since it took part"), ["0", "", "", ""])
 
     run(main())
 
@@ -175,5 +175,27 @@ def test_a_curve_tells_its_range_and_makes_no_step_of_a_last_digit() -> None:
                 heights = shown.format("path", "?.getAttribute('d').match(/[^,]+(?=L|$)/g).map(Number)")
                 await shows(page, f"{heights}[0].map(Math.round)", [29, 1])
                 await shows(page, f"{heights}[5].map(Math.round)", [15, 15])
+
+    run(main())
+
+
+def test_tables_have_headings_in_words_and_say_where_they_go_on() -> None:
+    """In the browser's 800 pixels the rounds' 14 columns go on to the right, with the most important to the left."""
+
+    async def main() -> None:
+        async with coordinating() as rig:
+            await rig.register("h0")
+            began(rig, 3)
+            rig.coordinator.round_closed(closed_round(1))
+            async with showing(str(rig.http.base_url)) as page:
+                heads = "[...document.querySelectorAll('th')].map(head => head.textContent)"
+                await shows(page, f"{heads}.slice(0, 3)", ["round", "test accuracy", "worst tenth"])
+                await shows(page, f"{heads}.some(head => head.includes('_'))", False)
+                await shows(page, "document.querySelector('h2 small').hidden", False)
+                await page("document.body.style.width = '1200px'; draw()")
+                await shows(page, "document.querySelector('h2 small').hidden", True)
+                await shows(page, cells("state") + "[0] !== ''", True)
+                left = "getComputedStyle(document.querySelector('#devices td.words')).textAlign"
+                await shows(page, left, "left")
 
     run(main())
