@@ -4,9 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 import polars as pl
-from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from parityfl.reporting.drawing import (
     FEW,
     GREEN,
+    GREY,
     ORANGE,
     PURPLE,
     SKY,
@@ -49,11 +49,11 @@ OUTCOMES = {
     "refused": PURPLE,
     "unreachable": VERMILLION,
     "invalid": GREEN,
-    "failed": "#8a8f98",
+    "failed": GREY,
 }
 
 SHORTFALL_PARTS = {
-    "physical": ("was not there", "#8a8f98"),
+    "physical": ("was not there", GREY),
     "scheduling": ("was there, not selected", BLUE),
     "execution": ("was selected, did not complete", ORANGE),
     "learning": ("completed, gained less", GREEN),
@@ -62,7 +62,7 @@ SHORTFALL_PARTS = {
 STATES = ("not available", "available", "selected, not completed", "participated")
 STATE_COLOURS = ListedColormap(["#00000000", "#8f99a873", ORANGE, BLUE])
 
-AVAILABILITY_COLOURS = ListedColormap(colormaps["viridis"](np.linspace(0.12, 0.92, 256)))
+AVAILABILITY_COLOURS = LinearSegmentedColormap.from_list("availability", [ORANGE, "#8a7a95", BLUE])
 
 
 @styled

@@ -9,10 +9,10 @@ from markupsafe import escape
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-INK, FAINT, BLUE = "#23272e", "#c9ced6", "#0072b2"
+INK, FAINT, BLUE = "#23272e", "#c9ced6", "#015bf3"
 """Colours of text and axes, of grid lines, and of the first curve."""
 
-THEMED = {"--ink": INK, "--faint": FAINT, "--blue": BLUE}
+THEMED = {"--ink": INK, "--faint": FAINT}
 """Colours that a page can set by CSS properties, so that figures follow its light or dark theme."""
 
 STYLE: dict[Any, Any] = {
