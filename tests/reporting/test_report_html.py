@@ -81,7 +81,7 @@ def test_the_report_of_a_run(tmp_path: Path):
     assert "4 of 6 clients took part at least once; 1 was never available" in page.text
     assert "credited / net 1.250, net-gain CV 0.250" in page.text
     assert "1 client: never available. h5." in page.text
-    assert "parityfl run config.json" in page.text
+    assert f"parityfl run config.json --out ../run-again in its folder, {run}." in page.text
     assert "parityfl 0.1.0, python 3.11" in page.text
     assert "Why utility CV is never read alone" in page.text
     assert "did not finish" not in page.text

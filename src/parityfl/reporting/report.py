@@ -95,6 +95,7 @@ def run_page(run: RunData) -> str:
         drawings={name: to_svg(draw(run), name, label) for name, (draw, label) in figures.items()},
         facts=_facts(run, clients),
         label=method_label(run.config),
+        again=quote(f"../{os.path.basename(os.path.abspath(run.path))}-again"),  # beside the run, not within it
         config=json.dumps(run.config, indent=2),
         clients=_listed(clients).to_dicts(),
         num_clients=clients.height,
