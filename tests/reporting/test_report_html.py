@@ -88,6 +88,15 @@ def test_the_report_of_a_run(tmp_path: Path):
     assert page.text.count("Selected / available") == 1
 
 
+def test_what_a_method_noted_is_among_the_facts(tmp_path: Path):
+    notes = {"clip_rate": 0.0625, "credit_low_rate": 0.0, "mean_debt": 1234.5, "unknown": None}
+    text = page_of(write_report(write_run(tmp_path / "run", summary={"notes": notes}))).text
+    assert "Clip rate0.0625 of the updates so far had a weight that aggregator.clip cut" in text
+    assert "Credit low rate0 of the credits so far were raised to selector.credit_low" in text
+    assert re.search(r"Mean debt1.23e\+03\s", text)
+    assert "Unknown" not in text
+
+
 def test_the_report_of_a_folder_of_runs(folder: Path):
     write_report(folder / "mine-0")
     page = page_of(write_report(folder))

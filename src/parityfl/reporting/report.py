@@ -46,6 +46,14 @@ MOST_PAIRS = 20
 """The page lists so many pairs of clients that are absent together."""
 
 
+NOTES = {
+    "clip_rate": "of the updates so far had a weight that aggregator.clip cut",
+    "credit_low_rate": "of the credits so far were raised to selector.credit_low",
+    "credit_high_rate": "of the credits so far were cut to selector.credit_high",
+}
+"""What the notes of the methods that ship are shares of."""
+
+
 def write_report(path: str | Path) -> Path:
     """Write report.html, table.csv and table.md into a run folder or a folder of runs; return the report's path.
 
@@ -213,12 +221,22 @@ def _facts(run: RunData, clients: pl.DataFrame) -> dict[str, str]:
         "Rounds": f"{run.rounds.height} of {planned}",
         "Engine": config.get("engine", {}).get("name"),
         "Status": run.status,
+        **_notes(run),
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "Configuration hash": config.get("hash"),
         "Model hash": run.summary.get("model_hash"),
         "Ledger hash": run.summary.get("ledger_hash"),
     }
     return {title: str(value) for title, value in facts.items() if value not in (None, "")}
+
+
+def _notes(run: RunData) -> dict[str, str]:
+    """Return the figures that the method itself noted, by title; a method that does not ship may note any."""
+    known = {name: value for name, value in run.summary.get("notes", {}).items() if value is not None}
+    return {
+        name.replace("_", " ").capitalize(): f"{significant(value)} {NOTES.get(name, '')}".rstrip()
+        for name, value in known.items()
+    }
 
 
 def _section(comparison: Comparison, setting: str, index: int) -> dict[str, Any]:
