@@ -251,6 +251,25 @@ def test_headlines_count_the_clients_that_their_figure_is_of(run: RunData):
     )
 
 
+def test_the_spread_of_accuracy_is_that_of_the_last_evaluated_round(run: RunData):
+    """Rounds 1 to 7 were evaluated, on four clients."""
+    run = measured(run, 7, 4)
+    known = pl.when(pl.col("round") <= 7)
+    spread = {
+        "client_accuracy_std": known.then(pl.col("round") / 100),
+        "weighted_client_accuracy_std": known.then(pl.col("round") / 200),
+    }
+    found = {each.title: each for each in headlines(run, standing(run))}
+    assert "Spread of the clients' accuracy" not in found
+    run = replace(run, rounds=run.rounds.with_columns(**spread))
+    found = {each.title: each for each in headlines(run, standing(run))}
+    assert found["Spread of the clients' accuracy"].value == "7.0 %"
+    assert found["Spread of the clients' accuracy"].text == (
+        "is the standard deviation of the accuracies of the 4 clients measured (0 is parity); with each client weighed "
+        "by its examples, 3.5 %."
+    )
+
+
 def test_headlines_of_what_nobody_measured(tmp_path: Path):
     run = load_run(write_run(tmp_path / "run", changes={"population.holdout": 0.0}))
     findings = {found.title: found for found in headlines(measured(run, 0, 0), standing(run))}

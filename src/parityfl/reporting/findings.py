@@ -51,6 +51,7 @@ def headlines(run: RunData, clients: pl.DataFrame) -> list[Finding]:
         _global_accuracy(run),
         _worst_clients(run, clients),
         _low_availability(run, clients),
+        *_spread(run),
         *_personal(run),
         _selection_gap(run),
         _utility(run),
@@ -120,6 +121,19 @@ def _low_availability(run: RunData, clients: pl.DataFrame) -> Finding:
     only = "" if measured == clients.height else f", as far as they are among the {_clients(measured)} measured then"
     text = f"is the mean accuracy of the {_clients(there.height // 2)} that are available least often{only}."
     return Finding(title, _percent(last_known(run.rounds, column)), text)
+
+
+def _spread(run: RunData) -> list[Finding]:
+    deviation = last_known(run.rounds, "client_accuracy_std")
+    if deviation is None:
+        return []
+    weighted = _percent(last_known(run.rounds, "weighted_client_accuracy_std"))
+    measured = _clients_then(run, "client_accuracy_std")["eval_accuracy"].count()
+    text = (
+        f"is the standard deviation of the accuracies of the {_clients(measured)} measured (0 is parity); with each "
+        f"client weighed by its examples, {weighted}."
+    )
+    return [Finding("Spread of the clients' accuracy", _percent(deviation), text)]
 
 
 def _clients_then(run: RunData, column: str) -> pl.DataFrame:
