@@ -105,6 +105,12 @@ def test_utility_is_sorted_and_its_lorenz_curve_ends_at_one(run: RunData):
     assert lorenz.lines[0].get_xdata() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
 
 
+def test_a_bar_that_is_too_low_to_be_seen_is_a_dot(run: RunData):
+    """h3 completed nothing: of the sorted utilities (0, .05, .05, .1, .1) only the first is no bar."""
+    dots = client_utility(run).axes[0].lines[0]
+    assert (dots.get_xdata().tolist(), dots.get_ydata().tolist()) == ([1], [0])
+
+
 def test_a_lorenz_curve_of_no_gain_is_not_drawn(run: RunData):
     clients = run.clients.with_columns(-pl.col("normalized_utility"))
     figure = client_utility(RunData(run.path, run.config, run.summary, run.rounds, clients))
@@ -216,10 +222,11 @@ def test_shortfalls_stack_their_parts(tmp_path: Path):
 
 def test_few_clients_have_names_and_many_have_places():
     few, many = Figure().subplots(), Figure().subplots()
-    clients_on(few.yaxis, ["h0", "a-device-with-a-long-name"])
-    clients_on(many.yaxis, [f"h{k}" for k in range(100)])
+    clients_on(few.yaxis, ["h0", "a-device-with-a-long-name"], "best first")
+    clients_on(many.yaxis, [f"h{k}" for k in range(100)], "best first")
     assert [label.get_text() for label in few.get_yticklabels()] == ["h0", "a-device-wi…"]
-    assert not any(label.get_text().startswith("h") for label in many.get_yticklabels())
+    assert [label.get_text() for label in many.get_yticklabels()] == ["1", *map(str, range(10, 101, 10))]
+    assert (few.get_ylabel(), many.get_ylabel()) == ("client, best first", "rank of the client, best first")
 
 
 def test_axes_show_what_ratios_settle_to():

@@ -10,7 +10,7 @@ from folders import register_late, write_run
 
 from parityfl.core.errors import FolderError
 from parityfl.reporting import report as report_module
-from parityfl.reporting.findings import headlines, warnings
+from parityfl.reporting.findings import headlines, left_out, warnings
 from parityfl.reporting.load import RunData, load_run
 from parityfl.reporting.report import run_page, write_report
 from parityfl.reporting.standing import standing
@@ -79,6 +79,8 @@ def test_the_report_of_a_run(tmp_path: Path):
     )
     assert "51.0 % is the mean accuracy of the 1 worst-off of 6 clients" in page.text
     assert "4 of 6 clients took part at least once; 1 was never available" in page.text
+    assert "the most favoured client (h0: 8 of 8) was selected, minus the least favoured's (h3: 0 of 2)" in page.text
+    assert "Left out are 1 of 6 clients: 1 never available." in page.text
     assert "credited / net 1.250, net-gain CV 0.250" in page.text
     assert "1 client: never available. h5." in page.text
     assert f"parityfl run config.json --out ../run-again in its folder, {run}." in page.text
@@ -249,6 +251,25 @@ def test_headlines_count_the_clients_that_their_figure_is_of(run: RunData):
         "is the mean accuracy of the 3 clients that are available least often, as far as they are among the 4 clients "
         "measured then."
     )
+
+
+def test_who_has_no_bar_is_counted_with_the_reason(run: RunData):
+    """h5 was never available, h2 took part and was not measured."""
+    clients = standing(run)
+    assert left_out(clients) == "Left out are 1 of 6 clients: 1 never available."
+    unmeasured = pl.when(pl.col("client_id") != "h2").then(pl.col("normalized_utility"))
+    both = left_out(clients.with_columns(normalized_utility=unmeasured))
+    assert both == "Left out are 2 of 6 clients: 1 never available, 1 whose utility nobody measured."
+    assert not left_out(clients.drop_nulls("normalized_utility"))
+
+
+def test_a_gap_names_the_two_that_it_is_between_by_the_most_opportunities(run: RunData):
+    """Rates (1, 1, .5, 0, 1, -): of the three that were always selected h0 was there most often."""
+    found = {each.title: each.text for each in headlines(run, standing(run))}["Conditional selection gap"]
+    assert "(h0: 8 of 8)" in found
+    seldom = standing(run).filter(pl.col("client_id").is_in(["h3", "h4"]))
+    found = {each.title: each.text for each in headlines(run, seldom)}["Conditional selection gap"]
+    assert "(h4: 1 of 1) was selected, minus the least favoured's (h3: 0 of 2); 0 is parity" in found
 
 
 def test_the_spread_of_accuracy_is_that_of_the_last_evaluated_round(run: RunData):

@@ -99,10 +99,12 @@ def settled(frames: Sequence[pl.DataFrame], columns: Sequence[str], include: flo
     return min(values) - (margin if min(values) < 0 else 0), max(values) + margin
 
 
-def clients_on(axis: Axis, clients: Sequence[str]) -> None:
-    """Put clients at 1, 2, ... on an axis: by name where they are few, long names cut."""
+def clients_on(axis: Axis, clients: Sequence[str], order: str) -> None:
+    """Put clients at 1, 2, ... on an axis, in an order: by name where they are few, long names cut, else by rank."""
+    axis.set_label_text(f"client, {order}" if len(clients) <= FEW else f"rank of the client, {order}")
     if len(clients) > FEW:
-        axis.set_major_locator(MaxNLocator(integer=True))
+        even = MaxNLocator(integer=True, steps=[1, 2, 5, 10]).tick_values(1, len(clients))
+        axis.set_ticks([1, *(rank for rank in even if 1 < rank <= len(clients))])
         return
     cut = [name if len(name) <= 12 else name[:11] + "…" for name in clients]
     upright = isinstance(axis, XAxis) and sum(map(len, cut)) > 50
@@ -142,4 +144,5 @@ def lorenz_axes(axes: Axes) -> None:
         axes.text(0.5, 0.9, "not defined:\nutilities sum to no gain", ha="center", va="top", transform=axes.transAxes)
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
     axes.text(0.48, 0.52, "parity", ha="right", va="bottom", fontsize=8)
-    axes.set(xlabel="share of clients, least served first", ylabel="share of normalised utility", xlim=(0, 1))
+    axes.set(xlabel="share of clients ever available,\nleast served first", ylabel="share of normalised utility")
+    axes.set_xlim(0, 1)

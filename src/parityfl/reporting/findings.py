@@ -53,7 +53,7 @@ def headlines(run: RunData, clients: pl.DataFrame) -> list[Finding]:
         _low_availability(run, clients),
         *_spread(run),
         *_personal(run),
-        _selection_gap(run),
+        _selection_gap(run, clients),
         _utility(run),
         _reach(clients),
     ]
@@ -159,9 +159,13 @@ def _personal(run: RunData) -> list[Finding]:
     return [Finding("Personal models", _percent(mean), text)]
 
 
-def _selection_gap(run: RunData) -> Finding:
-    rates = "the share of its opportunities in which the most favoured client was selected, minus the least favoured's"
-    text = f"is {rates} (0 is parity, 1 is the worst)."
+def _selection_gap(run: RunData, clients: pl.DataFrame) -> Finding:
+    """Name the two clients that it is between, of equal rates those with the most opportunities."""
+    most, least = (_first(clients, descending=[highest, True]) for highest in (True, False))
+    text = (
+        f"is the share of its opportunities in which the most favoured client{most} was selected, minus the least "
+        f"favoured's{least}; 0 is parity, 1 is the worst, and of few opportunities it says little."
+    )
     return Finding("Conditional selection gap", number(last_known(run.rounds, "conditional_selection_gap")), text)
 
 
@@ -175,6 +179,23 @@ def _utility(run: RunData) -> Finding:
         "low-availability half."
     )
     return Finding("Utility CV", known["utility_cv"], text)
+
+
+def _first(clients: pl.DataFrame, descending: list[bool]) -> str:
+    """Return how often the first one by rate and opportunities was selected; '' where none was ever available."""
+    seen = clients.drop_nulls("conditional_rate")
+    rows = seen.sort("conditional_rate", "opportunities", descending=descending, maintain_order=True).head(1).to_dicts()
+    return "".join(f" ({row['client_id']}: {row['selected']} of {row['opportunities']})" for row in rows)
+
+
+def left_out(clients: pl.DataFrame) -> str:
+    """Return how many clients have no utility per opportunity, and so no bar, and why; '' where all have one."""
+    unknown = clients.filter(pl.col("normalized_utility").is_null())
+    unseen = unknown.filter(pl.col("opportunities") == 0).height
+    unmeasured = unknown.height - unseen
+    reasons = [f"{unseen} never available"] if unseen else []
+    reasons += [f"{unmeasured} whose utility nobody measured"] if unmeasured else []
+    return f"Left out are {unknown.height} of {_clients(clients.height)}: {', '.join(reasons)}." if reasons else ""
 
 
 def _reach(clients: pl.DataFrame) -> Finding:

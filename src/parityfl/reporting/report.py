@@ -18,7 +18,7 @@ from parityfl.files import replace_file, writing
 from parityfl.reporting.coabsence import co_absence
 from parityfl.reporting.compare import compare
 from parityfl.reporting.comparison import Comparison
-from parityfl.reporting.findings import headlines, warnings
+from parityfl.reporting.findings import headlines, left_out, warnings
 from parityfl.reporting.load import CONFIG, RunData, find_runs, find_unfinished, last_known, load_run, unfinished
 from parityfl.reporting.method_figures import METHOD_FIGURES, paired_differences
 from parityfl.reporting.reaching import paces
@@ -98,6 +98,7 @@ def run_page(run: RunData) -> str:
         run=run,
         headlines=headlines(run, clients),
         warnings=warnings(run, clients),
+        left_out=left_out(clients),
         together=co_absence(run.rounds, run.clients),
         most_pairs=MOST_PAIRS,
         drawings={name: to_svg(draw(run), name, label) for name, (draw, label) in figures.items()},

@@ -15,6 +15,7 @@ from parityfl.reporting.drawing import (
     FEW,
     GREEN,
     GREY,
+    MANY,
     ORANGE,
     PURPLE,
     SKY,
@@ -62,6 +63,9 @@ SHORTFALL_PARTS = {
 STATES = ("not available", "available", "selected, not completed", "participated")
 STATE_COLOURS = ListedColormap(["#00000000", "#8f99a873", ORANGE, BLUE])
 
+TOO_LOW = 0.005
+"""A bar of this share of the tallest one, or less, cannot be seen."""
+
 AVAILABILITY_COLOURS = LinearSegmentedColormap.from_list("availability", [ORANGE, "#8a7a95", BLUE])
 
 
@@ -103,10 +107,13 @@ def client_utility(run: RunData) -> Figure:
     shade = ScalarMappable(Normalize(0, 1), AVAILABILITY_COLOURS)
     colours = shade.to_rgba(known["availability_estimate"].fill_null(0).to_numpy())
     bars(columns, np.arange(1, known.height + 1), utility, colours=colours)
+    low = np.abs(utility) <= TOO_LOW * np.abs(utility).max(initial=0)
+    many = known.height > MANY
+    columns.plot(np.flatnonzero(low) + 1, utility[low], "o", color=INK, markersize=2.5, rasterized=many)
     columns.axhline(0, color=INK, linewidth=0.7)
     columns.grid(visible=False, axis="x")
-    columns.set(xlabel="client, least served first", ylabel="utility per opportunity")
-    clients_on(columns.xaxis, known["client_id"].to_list())
+    columns.set(ylabel="utility per opportunity")
+    clients_on(columns.xaxis, known["client_id"].to_list(), "least served first")
     figure.colorbar(shade, ax=columns, label="share of rounds available", pad=0.02)
     lorenz(shares, utility, color=BLUE)
     lorenz_axes(shares)
@@ -122,9 +129,9 @@ def availability_map(run: RunData) -> Figure:
     extent = (0.5, states.shape[1] + 0.5, states.shape[0] + 0.5, 0.5)
     axes.imshow(states, cmap=STATE_COLOURS, vmin=0, vmax=3, aspect="auto", interpolation="nearest", extent=extent)
     axes.grid(visible=False)
-    axes.set(xlabel="round", ylabel="client, most available first")
+    axes.set(xlabel="round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    clients_on(axes.yaxis, clients.to_list())
+    clients_on(axes.yaxis, clients.to_list(), "most available first")
     if len(clients) <= FEW:
         axes.hlines(np.arange(1.5, len(clients)), 0.5, states.shape[1] + 0.5, color=FAINT, linewidth=0.5)
     patches = [Patch(facecolor=STATE_COLOURS(level), edgecolor=FAINT) for level in range(len(STATES))]
@@ -168,8 +175,8 @@ def shortfall(run: RunData) -> Figure:
     axes.plot(place, table["shortfall"].to_numpy(), "D", color=INK, markersize=3, label="shortfall, their sum")
     axes.axhline(0, color=INK, linewidth=0.7)
     axes.grid(visible=False, axis="x")
-    axes.set(xlabel="client, largest surplus first", ylabel="utility short of its share")
-    clients_on(axes.xaxis, table["client_id"].to_list())
+    axes.set(ylabel="utility short of its share")
+    clients_on(axes.xaxis, table["client_id"].to_list(), "largest surplus first")
     axes.margins(x=0.01)
     legend(axes)
     return figure
