@@ -45,6 +45,8 @@ def test_index_lists_finished_and_running(runs: Path) -> None:
     page = get(runs, "/").text
     assert 'href="/runs/first"' in page
     assert 'href="/runs/second"' in page
+    assert '<th scope="col" class="text">Method</th>' in page  # words to the left, figures to the right
+    assert '<td class="text">fedavg</td><td>0</td><td class="text">done</td>' in page
 
 
 def test_a_run_that_cannot_be_read_is_named_beside_the_others(runs: Path) -> None:
