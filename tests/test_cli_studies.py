@@ -100,6 +100,14 @@ def test_a_report_names_the_run_that_cannot_be_read(call, tmp_path):
     assert "Comparison" in out
 
 
+def test_what_is_no_terminal_gets_tables_that_are_not_folded(call, tmp_path):
+    write_run(tmp_path / "runs" / "a")
+    write_run(tmp_path / "runs" / "b", method="mine" * 20, selector="lnu")
+    _, out, _ = call("report", "runs")
+    assert any(line.startswith("mine" * 20 + "  ") for line in out.splitlines())
+    assert any(line.startswith("Global accuracy, moving average  ") for line in out.splitlines())
+
+
 def test_a_run_whose_report_cannot_be_written_is_done_all_the_same(tmp_path, capsys):
     folder = write_run(tmp_path / "run")
     (folder / "report.html").mkdir()

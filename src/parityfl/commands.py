@@ -252,13 +252,13 @@ def show_comparison(folder: Path, notes: Sequence[str] = ()) -> Path:
     from rich.console import Console
 
     from parityfl.reporting.report import write_comparison
-    from parityfl.reporting.tables import rich_differences, rich_table
+    from parityfl.reporting.terminal import UNLIMITED, rich_differences, rich_table
 
     page, comparison = write_comparison(folder, notes)
     console = Console()
-    console.print(rich_table(comparison))
-    if comparison.differences:
-        console.print(rich_differences(comparison))
+    if not console.is_terminal:
+        console.width = UNLIMITED
+    console.print(rich_table(comparison), rich_differences(comparison))
     for note in comparison.notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     return page

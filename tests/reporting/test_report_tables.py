@@ -1,18 +1,16 @@
 import html
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 
 import polars as pl
 import pytest
 from folders import write_run
-from rich.console import Console
 
 from parityfl.reporting.compare import compare
 from parityfl.reporting.comparison import METRICS, Comparison
 from parityfl.reporting.load import load_run
 from parityfl.reporting.report import run_page
-from parityfl.reporting.tables import comparison_cells, markdown, number, rich_table, significant, write_csv
+from parityfl.reporting.tables import comparison_cells, markdown, number, significant, write_csv
 
 
 @pytest.fixture
@@ -83,16 +81,6 @@ def test_settings_have_a_column_where_there_are_several(tmp_path: Path):
     lines = markdown(compare([load_run(run) for run in runs])).splitlines()
     assert lines[0].startswith("| Setting | Method |")
     assert lines[2].startswith("| population.clients=6 | fedavg |")
-
-
-def test_terminal_table(comparison: Comparison):
-    console = Console(width=140, record=True, file=StringIO())
-    console.print(rich_table(comparison))
-    text = console.export_text()
-    assert "0.680 ± 0.254" in text
-    assert "missing: interrupted after 3 of 8 rounds" in text
-    for metric in METRICS:
-        assert (metric.title in text) == metric.everywhere
 
 
 def test_personal_models_are_shown_where_some_run_has_them(tmp_path: Path):

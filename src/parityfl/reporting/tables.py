@@ -1,4 +1,4 @@
-"""The comparison as a CSV file, as Markdown and for the terminal."""
+"""The comparison as a CSV file, as Markdown, and as the text of tables."""
 
 from collections.abc import Sequence
 from math import isinf
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from rich.table import Table
 
 from parityfl.files import replace_file
 from parityfl.reporting.comparison import METRICS, Comparison, Difference, Metric, Row
@@ -91,32 +90,6 @@ def pace_cells(found: Sequence[Pace]) -> list[list[str]]:
     header = ["Method", "Figure", "To reach", "Median round", "Rounds", "Reached in"]
     rows = [[*([pace.setting] if several else []), *_pace_row(pace)] for pace in found]
     return [[*(["Setting"] if several else []), *header], *rows]
-
-
-def rich_table(comparison: Comparison) -> Table:
-    """Return the comparison for the terminal: figures down, methods across."""
-    table = Table(title="Comparison", caption=f"Mean over seeds ± 95 % interval. Baseline: {comparison.baseline}.")
-    cells = comparison_cells(comparison)
-    first = cells[0].index("Selector+aggregator") + 1
-    table.add_column("")
-    for row in cells[1:]:
-        table.add_column("\n".join(row[:first]), justify="right")
-    for position, title in enumerate(cells[0][first:], start=first):
-        table.add_row(title, *(row[position] for row in cells[1:]))
-    return table
-
-
-def rich_differences(comparison: Comparison) -> Table:
-    """Return the paired differences for the terminal; the report has the tests too."""
-    header, *rows = difference_cells(comparison.differences)
-    left_out = {"Larger in", "Sign test p", *(["Method"] if len({row.method for row in comparison.rows}) == 2 else [])}
-    shown = [position for position, title in enumerate(header) if title not in left_out]
-    table = Table(title=f"Paired differences from {comparison.baseline}")
-    for position in shown:
-        table.add_column(header[position], no_wrap=header[position] == "Figure")
-    for row in rows:
-        table.add_row(*(row[position] for position in shown))
-    return table
 
 
 def number(value: float | None, signed: bool = False) -> str:
