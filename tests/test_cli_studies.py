@@ -108,6 +108,13 @@ def test_what_is_no_terminal_gets_tables_that_are_not_folded(call, tmp_path):
     assert any(line.startswith("Global accuracy, moving average  ") for line in out.splitlines())
 
 
+def test_a_report_says_why_a_pair_is_missing(call, tmp_path):
+    write_run(tmp_path / "runs" / "a")
+    write_run(tmp_path / "runs" / "b", method="mine", selector="lnu", seed=1)
+    _, out, _ = call("report", "runs")
+    assert "runs/b is unpaired: no finished fedavg run with seed 1\n" in out
+
+
 def test_a_run_whose_report_cannot_be_written_is_done_all_the_same(tmp_path, capsys):
     folder = write_run(tmp_path / "run")
     (folder / "report.html").mkdir()

@@ -243,7 +243,7 @@ def conformance() -> None:
 
 
 def show_comparison(folder: Path, notes: Sequence[str] = ()) -> Path:
-    """Write the report of a run or a folder of runs, print its tables and notes, and return the page's path.
+    """Write the report of a run or a folder of runs, print its tables and what it warns of, and return the page's path.
 
     Args:
         folder: of a run or of runs.
@@ -259,7 +259,7 @@ def show_comparison(folder: Path, notes: Sequence[str] = ()) -> Path:
     if not console.is_terminal:
         console.width = UNLIMITED
     console.print(rich_table(comparison), rich_differences(comparison))
-    for note in comparison.notes:
+    for note in (*comparison.unpaired, *comparison.notes):
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     return page
 
