@@ -157,7 +157,8 @@ def test_methods_are_compared_within_a_setting(tmp_path: Path):
     comparison = compare(runs)
     assert comparison.settings == ["population.clients=12", "population.clients=6"]
     assert {d.setting for d in comparison.differences} == {"population.clients=6"}
-    assert comparison.unpaired == (f"{runs[2].path} is unpaired: no finished fedavg run with seed 0",)
+    reason = "no finished fedavg run with seed 0 in this setting"
+    assert comparison.unpaired == (f"{runs[2].path} is unpaired: {reason}",)
 
 
 @pytest.mark.parametrize(

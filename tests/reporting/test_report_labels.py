@@ -81,6 +81,27 @@ def test_where_the_data_lie_and_which_engine_ran_make_no_setting():
     assert method_key(here) == method_key(there)
 
 
+def following(path: str, content: str) -> dict[str, object]:
+    """Return the configuration of a run whose availability is a mixture of two traces, the second always `o.csv`."""
+    components = [{"name": "trace", "path": path, "share": 1}, {"name": "trace", "path": "o.csv", "share": 1}]
+    availability = {"name": "mixture", "components": components}
+    return {**config(), "availability": availability, "files": {path: content, "o.csv": "0"}}
+
+
+def test_files_are_told_by_their_content_and_not_by_their_path():
+    here, there, other = following("t.csv", "12"), following("/a/t.csv", "12"), following("t.csv", "34")
+    assert setting_key(here) == setting_key(there) != setting_key(other)
+    assert setting_labels(here, there) == ["", ""]
+    single = [
+        {**config(), "availability": {"name": "trace", "path": path}, "files": {path: content}}
+        for path, content in (("t.csv", "12"), ("t.csv", "56"), ("u.csv", "34"))
+    ]
+    labels = setting_labels(*single)
+    assert all(label.startswith("availability.path=t.csv #") for label in labels[:2])
+    assert labels[0] != labels[1]
+    assert labels[2] == "availability.path=u.csv"
+
+
 def test_how_often_the_test_set_is_measured_makes_no_setting():
     """Such runs go the same way, and so does one that was written before there was such a key."""
     before, seldom = config(), config()

@@ -69,10 +69,11 @@ def pairs_of(row: Row, base: Row | None, baseline: str) -> tuple[list[tuple[RunD
         baseline: the baseline's label.
     """
     partners = {run.seed: run for run in base.runs} if base else {}
+    here = " in this setting" if row.setting else ""
     pairs, reasons = [], []
     for run in row.runs:
         partner = partners.get(run.seed)
-        reason = why_unpaired(run, partner) if partner else f"no finished {baseline} run with seed {run.seed}"
+        reason = why_unpaired(run, partner) if partner else f"no finished {baseline} run with seed {run.seed}{here}"
         if partner is None or reason:
             reasons.append(f"{run.path} is unpaired: {reason}")
         else:

@@ -46,12 +46,12 @@ _OF_NO_ACCOUNT = {"data.root", "evaluation.test_every"}
 
 def setting_key(config: Config) -> str:
     """Return a text that is equal for two runs exactly where their settings are."""
-    return _canonical(_flatten(config, SETTING))
+    return _canonical(_told_by(config, SETTING))
 
 
 def method_key(config: Config) -> str:
     """Return a text that is equal for two runs exactly where their methods are."""
-    return _canonical({"method": config.get("method"), **_flatten(config, METHOD)})
+    return _canonical({"method": config.get("method"), **_told_by(config, METHOD)})
 
 
 def parts_label(config: Config) -> str:
@@ -109,6 +109,20 @@ def _flatten(config: Config, wanted: Sequence[str]) -> Config:
     return {key: value for key, value in found.items() if key not in _OF_NO_ACCOUNT}
 
 
+def _told_by(config: Config, wanted: Sequence[str]) -> Config:
+    """Return what tells two runs apart: as `_flatten`, with a file's SHA-256 where its path is known to the run."""
+    files = config.get("files", {})
+
+    def content(key: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: content(name, each) for name, each in value.items()}
+        if isinstance(value, list):
+            return [content(key, each) for each in value]
+        return files.get(value, value) if isinstance(value, str) and key.rpartition(".")[2] != "name" else value
+
+    return {key: content(key, value) for key, value in _flatten(config, wanted).items()}
+
+
 def _canonical(value: Config) -> str:
     return json.dumps(value, sort_keys=True)
 
@@ -118,8 +132,12 @@ def _describe(configs: list[Config], sections: Sequence[str]) -> list[str]:
 
     Where another `name` brings other keys into a section, the name alone says so.
     """
-    flat = [_flatten(config, sections) for config in configs]
-    return [", ".join(_pair(key, own[key]) for key in own if _tells(key, own, flat)) for own in flat]
+    told = [_told_by(config, sections) for config in configs]
+    written = [_flatten(config, sections) for config in configs]
+    return [
+        ", ".join(_pair(key, flat[key]) for key in own if _tells(key, own, told))
+        for own, flat in zip(told, written, strict=True)
+    ]
 
 
 def _tells(key: str, own: Config, everyone: list[Config]) -> bool:
