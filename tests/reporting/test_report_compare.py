@@ -85,6 +85,18 @@ def test_one_seed_is_compared_client_by_client(tmp_path: Path):
     assert utility.estimate.mean == pytest.approx(0.0125)
 
 
+def test_a_method_is_described_by_all_that_makes_it(tmp_path: Path):
+    """scaffold selects and averages as FedAvg does, and fedadam has an optimiser at the server besides."""
+    others = {"scaffold": {"objective.name": "scaffold"}, "fedadam": {"server.optimizer": "adam"}}
+    runs = [load_run(write_run(tmp_path / name, method=name, changes=changes)) for name, changes in others.items()]
+    found = {row.method: row.parts for row in compare([*runs, load_run(write_run(tmp_path / "fedavg"))]).rows}
+    assert found == {
+        "fedavg": "uniform+fedavg",
+        "scaffold": "uniform+fedavg+scaffold",
+        "fedadam": "uniform+fedavg+adam",
+    }
+
+
 def test_a_difference_that_makes_things_worse(tmp_path: Path):
     comparison = compare(runs_of(tmp_path, {0: (0.6, 0.5), 1: (0.62, 0.51)}))
     assert difference(comparison, "global_accuracy").verdict == "worse"

@@ -52,7 +52,7 @@ def test_utility_never_stands_alone():
 def test_markdown(comparison: Comparison):
     """.68 with s = .02828: half width 12.7062 x .02 = .2541."""
     lines = markdown(comparison).splitlines()
-    assert lines[0].startswith("| Method | Selector+aggregator | Global accuracy |")
+    assert lines[0].startswith("| Method | Parts | Global accuracy |")
     assert lines[2].startswith("| fedavg | uniform+fedavg | 0.680 ± 0.254 |")
     assert lines[2].endswith("| 2 | 6 | 8 | 0 1 |")
     assert lines[4].startswith("| half | cup-paper+fedavg | missing: interrupted after 3 of 8 rounds | – |")

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 import polars as pl
 
 from parityfl.core.errors import FolderError
-from parityfl.core.presets import parts
+from parityfl.core.presets import parts, parts_joined
 from parityfl.reporting.comparison import CLIENT_METRICS, METRICS, Comparison, Difference, Metric, Row, versions_of
 from parityfl.reporting.intervals import estimate, sign_test
-from parityfl.reporting.labels import FEDAVG, method_key, methods, parts_label, setting_key, settings
+from parityfl.reporting.labels import FEDAVG, method_key, methods, setting_key, settings
 from parityfl.reporting.load import RunData, last_known, unfinished
 from parityfl.reporting.standing import standing
 
@@ -102,7 +102,7 @@ def _row(setting: str, method: str, group: list[RunData]) -> Row:
     return Row(
         setting,
         method,
-        parts_label(group[0].config),
+        parts_joined(group[0].config),
         runs,
         missing,
         {m.column: estimate(_known(runs, m.column)) for m in METRICS},

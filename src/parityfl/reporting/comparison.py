@@ -57,7 +57,7 @@ class Row:
     Attributes:
         setting: what tells its setting from the others of the comparison; '' where there is but one.
         method: its label.
-        parts: the names of its selector and aggregator.
+        parts: the names of its selector and aggregator, and of its objective and server optimiser where it has one.
         runs: the finished runs, one per seed, by seed.
         missing: why there are none; '' where there are.
         estimates: mean over seeds by column, None where no run knows the figure.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
-from parityfl.core.presets import method_name, parts, parts_joined
+from parityfl.core.presets import method_name, parts_joined
 
 Config = dict[str, Any]
 
@@ -52,11 +52,6 @@ def setting_key(config: Config) -> str:
 def method_key(config: Config) -> str:
     """Return a text that is equal for two runs exactly where their methods are."""
     return _canonical({"method": config.get("method"), **_told_by(config, METHOD)})
-
-
-def parts_label(config: Config) -> str:
-    """Return the names of a method's selector and aggregator."""
-    return "+".join(parts(config)[:2])
 
 
 def settings(configs: Sequence[Config]) -> dict[str, str]:

@@ -63,7 +63,7 @@ def comparison_cells(comparison: Comparison) -> list[list[str]]:
     several = len(comparison.settings) > 1
     header = [
         "Method",
-        "Selector+aggregator",
+        "Parts",
         *(metric.title for metric in comparison.metrics),
         "Runs",
         "Clients",

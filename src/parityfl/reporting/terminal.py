@@ -104,5 +104,5 @@ def _titled(title: str, table: Table) -> Group:
 
 
 def _folded(header: str, cells: Sequence[str]) -> Text:
-    """Return a header in lines that are no longer than its longest word or the cells below it."""
-    return Text("\n".join(wrap(header, max(map(len, [*header.split(), *cells])), break_on_hyphens=False)))
+    """Return a header in lines of 14 characters, or of more where its longest word or a cell below it has more."""
+    return Text("\n".join(wrap(header, max(14, *map(len, [*header.split(), *cells])), break_on_hyphens=False)))
