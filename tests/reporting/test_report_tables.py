@@ -103,9 +103,10 @@ def test_personal_models_are_shown_where_some_run_has_them(tmp_path: Path):
         (None, "–"),
         (0.0, "0.000"),
         (0.12345, "0.123"),
-        (0.00012345, "0.000123"),
+        (-0.00085, "-0.001"),
         (-12.5, "-12.500"),
-        (123456.0, "1.23e+05"),
+        (1160.0, "1160.000"),
+        (1234567.0, "1.235e+06"),
     ],
 )
 def test_numbers(value: float | None, text: str):

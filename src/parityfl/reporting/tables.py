@@ -93,12 +93,10 @@ def pace_cells(found: Sequence[Pace]) -> list[list[str]]:
 
 
 def number(value: float | None, signed: bool = False) -> str:
-    """Return a figure with three decimals, or with three significant digits where it is small or large."""
+    """Return a figure with three decimals, as all in its column have; only from a million on with a power of ten."""
     if value is None:
         return UNKNOWN
-    sign = "+" if signed else ""
-    small_or_large = value != 0 and not 0.001 <= abs(value) < 1000
-    return format(value, f"{sign}.3g" if small_or_large else f"{sign}.3f")
+    return format(value, f"{'+' if signed else ''}.3{'f' if abs(value) < 1e6 else 'e'}")
 
 
 def significant(value: float | None) -> str:
@@ -191,7 +189,7 @@ def _difference_row(difference: Difference) -> list[str]:
         interval(found, signed=True),
         f"{found.n} {difference.pairs if found.n > 1 else difference.pairs[:-1]}",
         f"{difference.positive} of {found.n}",
-        number(difference.sign_p),
+        "< 0.001" if difference.sign_p is not None and difference.sign_p < 0.001 else number(difference.sign_p),
         difference.verdict,
     ]
 
