@@ -12,6 +12,7 @@ from parityfl.reporting.compare import compare, why_unpaired
 from parityfl.reporting.comparison import Comparison, Difference
 from parityfl.reporting.load import RunData, last_known, load_run
 from parityfl.reporting.tables import markdown
+from parityfl.reporting.verdicts import verdicts
 
 MINE = {"method": "mine", "selector": "lnu", "aggregator": "mifa", "selects": "last"}
 
@@ -64,7 +65,7 @@ def test_paired_differences_over_seeds(tmp_path: Path):
     assert found.verdict == "better"
     assert difference(comparison, "conditional_selection_gap").verdict == "better"
     assert difference(comparison, "utility_cv").verdict == "not ranked"
-    assert difference(comparison, "net_gain_cv").verdict == "not settled"
+    assert difference(comparison, "net_gain_cv").verdict == "identical"
     assert {d.pairs for d in comparison.differences} == {"seeds"}
     assert comparison.unpaired == ()
 
@@ -95,6 +96,23 @@ def test_a_method_is_described_by_all_that_makes_it(tmp_path: Path):
         "scaffold": "uniform+fedavg+scaffold",
         "fedadam": "uniform+fedavg+adam",
     }
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_what_differs_in_no_pair_is_identical(tmp_path: Path, seeds: int):
+    """Both have the same selections, so the same gap and the same utilities; their accuracies differ by .1."""
+    made = {**MINE, "selects": "first"}
+    runs = [
+        load_run(write_run(tmp_path / f"{name}-{seed}", seed=seed, base=base + 0.01 * seed, **more))
+        for seed in range(seeds)
+        for name, base, more in (("fedavg", 0.5, {}), ("mine", 0.6, made))
+    ]
+    comparison = compare(runs)
+    found = {d.metric.column: d.verdict for d in comparison.differences if d.pairs == "seeds"}
+    assert found["conditional_selection_gap"] == found["utility_cv"] == "identical"
+    assert found["global_accuracy"] != "identical"
+    lines = [line for each in verdicts(comparison) for line in each.lines if line.startswith("Identical")]
+    assert "conditional selection gap, utility CV, utility Jain" in lines[0]
 
 
 def test_a_difference_that_makes_things_worse(tmp_path: Path):

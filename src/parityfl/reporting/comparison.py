@@ -111,8 +111,15 @@ class Difference:
     sign_p: float | None
 
     @property
+    def identical(self) -> bool:
+        """Whether the difference is exactly zero in every pair."""
+        return self.estimate.mean == 0 and not self.estimate.half_width
+
+    @property
     def verdict(self) -> str:
-        """`better` or `worse` where the interval excludes zero and the figure ranks methods, else what it is."""
+        """`identical` where no pair differs, `better` or `worse` where the interval excludes zero, else what it is."""
+        if self.identical:
+            return "identical"
         if self.metric.better == 0:
             return "not ranked"
         if self.estimate.low is None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from parityfl.reporting.comparison import Comparison, Difference
 from parityfl.reporting.tables import interval, number
 
-VERDICTS = ("better", "worse", "not settled", "no interval")
+VERDICTS = ("better", "worse", "not settled", "no interval", "identical")
 """The verdicts that a method is given in words, in their order."""
 
 
@@ -36,8 +36,12 @@ def _verdict(setting: str, method: str, differences: list[Difference]) -> Verdic
 
 
 def _changes(differences: list[Difference]) -> str:
-    return ", ".join(
-        f"{d.metric.title[0].lower()}{d.metric.title[1:]} {number(d.estimate.mean, signed=True)}"
-        + (f" {interval(d.estimate, signed=True)}".replace(", ", ",\u00a0") if d.estimate.low is not None else "")
-        for d in differences
-    )
+    return ", ".join(f"{d.metric.title[0].lower()}{d.metric.title[1:]}{_size(d)}" for d in differences)
+
+
+def _size(difference: Difference) -> str:
+    found = difference.estimate
+    if difference.identical:
+        return ""
+    ends = f" {interval(found, signed=True)}".replace(", ", ",\u00a0") if found.low is not None else ""
+    return f" {number(found.mean, signed=True)}{ends}"
