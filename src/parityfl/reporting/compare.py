@@ -15,6 +15,7 @@ from parityfl.reporting.comparison import CLIENT_METRICS, METRICS, Comparison, D
 from parityfl.reporting.intervals import estimate, sign_test
 from parityfl.reporting.labels import FEDAVG, method_key, methods, setting_key, settings
 from parityfl.reporting.load import RunData, last_known, unfinished
+from parityfl.reporting.netgain import lost_in_the_end, without_losses
 from parityfl.reporting.standing import standing
 
 
@@ -31,6 +32,8 @@ def compare(runs: Sequence[RunData], baseline: str | None = None) -> Comparison:
     """
     if not runs:
         raise FolderError("nothing to compare: give at least one run folder")
+    losses = _losses(runs)
+    runs = [without_losses(run) for run in runs]
     configs = [run.config for run in runs]
     setting_labels, method_labels = settings(configs), methods(configs)
     chosen = _baseline(runs, method_labels, baseline)
@@ -40,7 +43,7 @@ def compare(runs: Sequence[RunData], baseline: str | None = None) -> Comparison:
     rows = [_row(setting, method, group) for (setting, method), group in groups.items()]
     rows.sort(key=lambda row: (row.setting, row.method != chosen))
     differences, unpaired = _differences(rows, chosen)
-    notes = [note for group in groups.values() for note in _notes(group)] + _mixed(rows)
+    notes = [note for group in groups.values() for note in _notes(group)] + losses + _mixed(rows)
     return Comparison(chosen, tuple(rows), tuple(differences), tuple(unpaired), tuple(notes))
 
 
@@ -126,6 +129,17 @@ def _notes(group: list[RunData]) -> list[str]:
         if run.finished and run is not counted[run.seed]
     ]
     return left_out + repeated
+
+
+def _losses(runs: Sequence[RunData]) -> list[str]:
+    finished = [run for run in runs if run.finished]
+    lost = [str(run.path) for run in finished if lost_in_the_end(run)]
+    if not lost:
+        return []
+    return [
+        f"Net-gain CV and credited / net leave out {len(lost)} of {len(finished)} finished runs, because their clients "
+        f"lost more than they gained: {', '.join(lost)}"
+    ]
 
 
 def _mixed(rows: Iterable[Row]) -> list[str]:
