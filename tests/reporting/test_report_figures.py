@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 
 from parityfl.core.columns import SHORTFALL_COLUMNS
 from parityfl.reporting import method_figures
+from parityfl.reporting.captions import captions
 from parityfl.reporting.compare import compare
 from parityfl.reporting.drawing import clients_on, settled
 from parityfl.reporting.load import RunData, load_run
@@ -22,6 +24,7 @@ from parityfl.reporting.method_figures import (
     accuracy_by_method,
     clients_by_method,
     paired_differences,
+    parity_by_method,
     trade_off_by_method,
     undominated,
 )
@@ -187,6 +190,46 @@ def test_the_front_is_drawn_through_the_means(runs: list[RunData]) -> None:
     points = [(means[m]["conditional_selection_gap"].mean, means[m]["global_accuracy"].mean) for m in means]
     assert list(zip(front.get_xdata(), front.get_ydata(), strict=True)) == undominated(points)
     assert panel.get_xlabel() == "conditional selection gap: less is better"
+
+
+def test_axes_of_fractions_end_where_fractions_do(runs: list[RunData]) -> None:
+    """Two seeds: 12.7 standard errors reach far beyond 0 and 1."""
+    apart = [replace(run, rounds=run.rounds.with_columns(global_accuracy=pl.lit(run.seed * 0.9))) for run in runs]
+    rows = [row for row in compare(apart).rows if row.runs]
+    gap = trade_off_by_method(rows).axes[0]
+    assert gap.get_ylim() == pytest.approx((-0.02, 1.02))
+    assert gap.get_xlim()[1] <= 1.02
+
+
+@pytest.mark.parametrize(("ratio", "scale"), [(9.0, "linear"), (500.0, "symlog")])
+def test_one_huge_ratio_does_not_flatten_the_others(runs: list[RunData], ratio: float, scale: str) -> None:
+    one = replace(runs[0], rounds=runs[0].rounds.with_columns(net_gain_cv=pl.lit(ratio)))
+    comparison = compare([one, *runs[1:2]])
+    rows = list(comparison.rows)
+    assert trade_off_by_method(rows).axes[1].get_xscale() == scale
+    assert parity_by_method(rows).axes[2].get_yscale() == scale
+    assert paired_differences(comparison, "").axes[-1].get_xscale() == scale
+    assert trade_off_by_method(rows).axes[0].get_xscale() == "linear"
+
+
+def test_the_caption_speaks_of_a_line_where_there_is_one(tmp_path: Path) -> None:
+    """The first has the wider gap, 1 against .375: it is joined with the second where it is the more accurate."""
+    for base, joined in ((0.5, False), (0.7, True)):
+        folders = [
+            write_run(tmp_path / f"f{base}", base=base),
+            write_run(tmp_path / f"m{base}", base=0.6, method="mine", selector="lnu", selects="last"),
+        ]
+        rows = compare([load_run(folder) for folder in folders]).rows
+        assert ("Pareto" in captions(rows)["trade-off"]) == joined
+
+
+def test_the_caption_names_the_methods_whose_curves_are_the_same(tmp_path: Path, runs: list[RunData]) -> None:
+    """The twin selects as fedavg does and is more accurate; the net gains of all are the same."""
+    twins = [load_run(write_run(tmp_path / f"t{s}", seed=s, base=0.8, method="twin", selector="y")) for s in range(2)]
+    found = captions([row for row in compare([*runs, *twins]).rows if row.runs])
+    assert "coincide" not in found["accuracy"]
+    assert "fedavg and twin coincide in conditional selection gap and utility CV; " in found["parity"]
+    assert "fedavg, mine and twin coincide in net-gain CV and credited / net." in found["parity"]
 
 
 @pytest.mark.parametrize(("most", "drawn"), [(24, 0), (23, 1)])

@@ -1,13 +1,16 @@
 """The figures that compare methods. A method without finished runs is never drawn."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from textwrap import fill
 from typing import Any
 
 import polars as pl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.scale import SymmetricalLogScale
+from matplotlib.ticker import MaxNLocator, SymmetricalLogLocator
 
 from parityfl.reporting.comparison import Comparison, Difference, Row
 from parityfl.reporting.drawing import (
@@ -34,6 +37,24 @@ COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "os^Dvp"
 
+ACCURACIES = {
+    "global_accuracy": "Global model",
+    "worst10_client_accuracy": "Worst 10 % of the clients",
+    "low_availability_accuracy": "Low-availability half",
+}
+"""The accuracies over rounds, by column."""
+
+PARITIES = {
+    "conditional_selection_gap": "Conditional selection gap",
+    "utility_cv": "Utility CV",
+    "net_gain_cv": "Net-gain CV",
+    "credited_to_net": "Credited / net",
+}
+"""The figures of parity over rounds, by column."""
+
+UNBOUNDED = 10
+"""An axis of ratios that exceed this is logarithmic above 1: one of a small net gain would flatten all others."""
+
 COSTS = {"conditional_selection_gap": "conditional selection gap", "net_gain_cv": "net-gain CV"}
 """What accuracy is set against: figures of parity that rank methods, of which less is better."""
 
@@ -41,11 +62,9 @@ COSTS = {"conditional_selection_gap": "conditional selection gap", "net_gain_cv"
 @styled
 def accuracy_by_method(rows: Sequence[Row]) -> Figure:
     """Accuracy over rounds: a thin line per seed, a thick one for each method's mean."""
-    figure, axes = panels(3, height=3.3, sharey=True)
-    _method_curves(axes[0], rows, "global_accuracy", "Global model")
-    _method_curves(axes[1], rows, "worst10_client_accuracy", "Worst 10 % of the clients")
-    _method_curves(axes[2], rows, "low_availability_accuracy", "Low-availability half")
-    for panel in axes:
+    figure, axes = panels(len(ACCURACIES), height=3.3, sharey=True)
+    for panel, (column, title) in zip(axes, ACCURACIES.items(), strict=True):
+        _method_curves(panel, rows, column, title)
         over_rounds(panel, "", (0, 1))
     axes[0].set_ylabel("accuracy (fraction of 1)")
     shared_legend(figure, axes[0])
@@ -55,16 +74,16 @@ def accuracy_by_method(rows: Sequence[Row]) -> Figure:
 @styled
 def parity_by_method(rows: Sequence[Row]) -> Figure:
     """Conditional selection gap, and utility CV beside net-gain CV and credited / net, over rounds."""
-    figure, (gap, spread, kept, ratio) = panels(4, height=3.3)
+    figure, (gap, spread, kept, ratio) = panels(len(PARITIES), height=3.3)
     frames = [run.rounds for row in rows for run in row.runs]
-    _method_curves(gap, rows, "conditional_selection_gap", "Conditional selection gap")
+    for panel, (column, title) in zip((gap, spread, kept, ratio), PARITIES.items(), strict=True):
+        _method_curves(panel, rows, column, title)
     over_rounds(gap, "max − min of selected / available", (0, 1.02))
-    _method_curves(spread, rows, "utility_cv", "Utility CV")
     over_rounds(spread, "coefficient of variation", settled(frames, ["utility_cv"]))
-    _method_curves(kept, rows, "net_gain_cv", "Net-gain CV")
     over_rounds(kept, "", settled(frames, ["net_gain_cv"]))
-    _method_curves(ratio, rows, "credited_to_net", "Credited / net")
     over_rounds(ratio, "utility credited per net gain", settled(frames, ["credited_to_net"], include=1))
+    for panel in (kept, ratio):
+        _compress(panel.yaxis, panel.get_ylim())
     ratio.axhline(1, color=INK, linewidth=0.8)
     shared_legend(figure, gap)
     return figure
@@ -93,20 +112,29 @@ def clients_by_method(rows: Sequence[Row]) -> Figure:
 def trade_off_by_method(rows: Sequence[Row]) -> Figure:
     """Accuracy against two figures of parity, a point per method; those that no other beats in both are joined."""
     figure, axes = panels(len(COSTS), height=3.6, sharey=True)
+    joined = fronts(rows)
     for panel, (column, title) in zip(axes, COSTS.items(), strict=True):
-        means = []
         for position, row in enumerate(rows):
             cost, gain = row.estimates[column], row.estimates["global_accuracy"]
             if cost is not None and gain is not None:
                 look = {**_point(position), "label": row.method}
                 panel.errorbar(cost.mean, gain.mean, yerr=_reach(gain), xerr=_reach(cost), linewidth=1, **look)
-                means.append((cost.mean, gain.mean))
-        front = undominated(means)
+        front = joined[column]
         panel.plot([cost for cost, _ in front], [gain for _, gain in front], color=INK, linewidth=0.8, zorder=0)
         panel.set(xlabel=f"{title}: less is better")
+    gap, spread = axes
+    gap.set_ylim(_possible(gap.get_ylim(), 1))
+    gap.set_xlim(_possible(gap.get_xlim(), 1))
+    spread.set_xlim(_possible(spread.get_xlim(), inf))
+    _compress(spread.xaxis, [cost for cost, _ in _points(rows, "net_gain_cv")])
     axes[0].set_ylabel("global accuracy: more is better")
     shared_legend(figure, axes[0])
     return figure
+
+
+def fronts(rows: Sequence[Row]) -> dict[str, list[tuple[float, float]]]:
+    """Return the Pareto front of the methods' means, for each figure that accuracy is set against."""
+    return {column: undominated(_points(rows, column)) for column in COSTS}
 
 
 def undominated(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -132,6 +160,8 @@ def paired_differences(comparison: Comparison, setting: str) -> Figure:
         panel.set_title(fill(metric.title, 17), fontsize=8.5)
         panel.set_xlabel("more is better" if metric.better > 0 else "less is better", fontsize=8)
         panel.xaxis.set_major_locator(MaxNLocator(nbins=3))
+        if metric.column == "net_gain_cv":
+            _compress(panel.xaxis, [d.estimate.mean for d in shown if d.metric == metric])
         panel.grid(visible=False, axis="y")
         panel.spines["left"].set_visible(False)
         panel.tick_params(axis="y", length=0)
@@ -164,6 +194,27 @@ def _method_curves(axes: Axes, rows: Sequence[Row], column: str, title: str) -> 
         )
         curve(axes, mean.sort("round"), column, **look, label=row.method)
     axes.set_title(title)
+
+
+def _points(rows: Sequence[Row], column: str) -> list[tuple[float, float]]:
+    """Return (cost, accuracy) of the methods that have both."""
+    both = [(row.estimates[column], row.estimates["global_accuracy"]) for row in rows]
+    return [(cost.mean, gain.mean) for cost, gain in both if cost and gain]
+
+
+def _possible(limits: tuple[float, float], most: float) -> tuple[float, float]:
+    """Return limits that end a little outside what a figure can be, 0 to `most`, where intervals would go on."""
+    return max(limits[0], -0.02), min(limits[1], most + 0.02)
+
+
+def _compress(axis: Axis, values: Iterable[float]) -> None:
+    """Make an axis logarithmic beyond 1 and -1 where a ratio on it is large."""
+    if max(map(abs, values), default=0) > UNBOUNDED:
+        scale = SymmetricalLogScale(axis, linthresh=1)
+        axes = axis.axes
+        axes.set_xscale(scale) if isinstance(axis, XAxis) else axes.set_yscale(scale)
+        axis.set_major_locator(SymmetricalLogLocator(base=100, linthresh=1))
+        axis.set_major_formatter("{x:g}")
 
 
 def _line(position: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from parityfl.core.errors import FolderError
 from parityfl.core.presets import method_label
 from parityfl.files import replace_file, writing
+from parityfl.reporting.captions import captions
 from parityfl.reporting.coabsence import co_absence
 from parityfl.reporting.compare import compare
 from parityfl.reporting.comparison import Comparison
@@ -248,7 +249,7 @@ def _section(comparison: Comparison, setting: str, index: int) -> dict[str, Any]
         label = f"Paired differences from {comparison.baseline}, with 95 % intervals"
         figures["differences"] = (paired_differences(comparison, setting), label)
     drawings = {name: to_svg(figure, f"{name}-{index}", label) for name, (figure, label) in figures.items()}
-    return {"setting": setting, "drawings": drawings}
+    return {"setting": setting, "drawings": drawings, "captions": captions(rows)}
 
 
 def _report_of(folder: Path, run: Path) -> str:
