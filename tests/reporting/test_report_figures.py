@@ -248,6 +248,13 @@ def test_paired_differences_are_drawn_for_figures_that_rank(runs: list[RunData])
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["mine"]
 
 
+def test_eight_panels_of_differences_stand_in_two_lines(runs: list[RunData]):
+    spreads = ("client_accuracy_std", "weighted_client_accuracy_std")
+    known = [replace(run, rounds=run.rounds.with_columns(pl.lit(0.1).alias(name) for name in spreads)) for run in runs]
+    places = [panel.get_subplotspec().get_geometry()[:2] for panel in paired_differences(compare(known), "").axes]
+    assert places == [(2, 4)] * 8
+
+
 def test_shortfalls_stack_their_parts(tmp_path: Path):
     """a: 3 - 1 - .5 = 1.5, losses stacked up from 0 and gains down; b has it the other way round. Least first: b, a."""
     folder = write_run(tmp_path / "run")

@@ -34,7 +34,11 @@ METRICS = (
     Metric("low_availability_accuracy", "Low-availability accuracy", 1, "Accuracy"),
     Metric("mean_personal_accuracy", "Personal accuracy", 1, "Accuracy", everywhere=False),
     Metric("worst10_personal_accuracy", "Worst-10 % personal accuracy", 1, "Accuracy", everywhere=False),
-    Metric("conditional_selection_gap", "Conditional selection gap", -1, "Selection"),
+    Metric("client_accuracy_std", "Client accuracy std", -1, "Spread over clients", everywhere=False),
+    Metric(
+        "weighted_client_accuracy_std", "Client accuracy std, weighted", -1, "Spread over clients", everywhere=False
+    ),
+    Metric("conditional_selection_gap", "Conditional selection gap", -1, "Spread over clients"),
     Metric("utility_cv", "Utility CV", 0, "Utility, to be read together"),
     Metric("utility_jain", "Utility Jain", 0, "Utility, to be read together"),
     Metric("credited_to_net", "Credited / net", 0, "Utility, to be read together"),

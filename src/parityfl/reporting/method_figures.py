@@ -1,7 +1,7 @@
 """The figures that compare methods. A method without finished runs is never drawn."""
 
 from collections.abc import Callable, Iterable, Sequence
-from math import inf
+from math import ceil, inf
 from textwrap import fill
 from typing import Any
 
@@ -54,6 +54,9 @@ PARITIES = {
 
 UNBOUNDED = 10
 """An axis of ratios that exceed this is logarithmic above 1: one of a small net gain would flatten all others."""
+
+ABREAST = 4
+"""So many panels of paired differences stand side by side."""
 
 COSTS = {"conditional_selection_gap": "conditional selection gap", "net_gain_cv": "net-gain CV"}
 """What accuracy is set against: figures of parity that rank methods, of which less is better."""
@@ -152,12 +155,16 @@ def paired_differences(comparison: Comparison, setting: str) -> Figure:
     ranked = [metric for metric in comparison.metrics if metric.better]
     shown = [d for d in comparison.differences if d.setting == setting and d.pairs == "seeds"]
     methods = list(dict.fromkeys(difference.method for difference in shown))
-    figure, axes = panels(len(ranked), height=1.5 + 0.32 * len(methods), sharey=True)
-    for panel, metric in zip(axes, ranked, strict=True):
+    lines = ceil(len(ranked) / ABREAST)
+    figure = Figure(figsize=(9, lines * (1.3 + 0.32 * len(methods))), layout="constrained", dpi=150)
+    grid = figure.subplots(lines, ceil(len(ranked) / lines), squeeze=False, sharey=True)
+    for panel in grid.flat[len(ranked) :]:
+        panel.remove()
+    for panel, metric in zip(grid.flat, ranked, strict=False):
         for difference in (d for d in shown if d.metric == metric):
             _mark(panel, methods.index(difference.method), difference)
         panel.axvline(0, color=INK, linewidth=0.8)
-        panel.set_title(fill(metric.title, 17), fontsize=8.5)
+        panel.set_title(fill(metric.title, 22), fontsize=8.5)
         panel.set_xlabel("more is better" if metric.better > 0 else "less is better", fontsize=8)
         panel.xaxis.set_major_locator(MaxNLocator(nbins=3))
         if metric.column == "net_gain_cv":
@@ -165,8 +172,8 @@ def paired_differences(comparison: Comparison, setting: str) -> Figure:
         panel.grid(visible=False, axis="y")
         panel.spines["left"].set_visible(False)
         panel.tick_params(axis="y", length=0)
-    axes[0].set_yticks(range(len(methods)), methods)
-    axes[0].set_ylim(len(methods) - 0.5, -0.5)
+    grid[0, 0].set_yticks(range(len(methods)), methods)
+    grid[0, 0].set_ylim(len(methods) - 0.5, -0.5)
     return figure
 
 
