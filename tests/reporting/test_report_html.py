@@ -112,6 +112,16 @@ def test_the_report_of_a_folder_of_runs(folder: Path):
     assert (folder / "table.md").read_text().startswith("| Method |")
 
 
+def test_the_comparison_has_a_table_for_each_group_of_figures_that_fits_a_page(folder: Path):
+    """All figures of eight methods side by side would be cut on the right, with nothing to show that."""
+    text = write_report(folder).read_text(encoding="utf-8")
+    tables = re.findall(r'<table class="comparison">(.*?)</table>', text, flags=re.DOTALL)
+    titles = re.findall("<h3>(.*?)</h3>", text)
+    assert titles == ["Accuracy", "Spread over clients", "Utility, to be read together", "Runs"]
+    assert all(table.count('<th scope="col"') <= 6 for table in tables)
+    assert all("missing: interrupted after 3 of 8 rounds" in table for table in tables[:3])
+
+
 @pytest.mark.parametrize("which", ["fedavg-0", "."])
 def test_pages_are_whole_and_need_no_network(folder: Path, which: str):
     """Balanced tags, distinct ids, a header scope everywhere, labelled figures, nothing fetched from elsewhere."""
