@@ -64,7 +64,7 @@ def test_run_folder_holds_what_the_contract_names(tmp_path: Path) -> None:
         assert (tmp_path / "run" / name).is_file()
     for name, columns in (("rounds", ROUND_COLUMNS), ("clients", CLIENT_COLUMNS)):
         with (tmp_path / "run" / f"{name}.csv").open() as handle:
-            assert tuple(csv.DictReader(handle).fieldnames or ()) == columns
+            assert tuple(csv.DictReader(handle).fieldnames or ()) == tuple(columns)
     checker = SHARED / "verify" / "run_folder"
     if checker.is_file():
         subprocess.run([sys.executable, checker, tmp_path / "run"], check=True)
