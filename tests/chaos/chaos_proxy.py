@@ -13,7 +13,10 @@ _NEVER = 10**12
 
 @dataclass(frozen=True)
 class Spoil:
-    """What happens to the bytes that the server behind the proxy answers, counted from 0 in each connection.
+    """What happens to what the server behind the proxy answers, from the first POST of a connection on.
+
+    What is asked before, such as for a device's health, passes as it is. Bytes are counted from the first answer to a
+    POST on.
 
     Attributes:
         latency_s: every piece waits so long, both ways.
@@ -22,7 +25,7 @@ class Spoil:
         trickle_s: each byte waits so long.
         flip_every: one bit is flipped in each so many bytes; 0: in none.
         twice: every piece is sent twice.
-        silent: the connection is taken and nothing is ever answered, nor passed on.
+        silent: nothing is ever answered, nor passed on.
     """
 
     latency_s: float = 0.0
@@ -45,35 +48,44 @@ async def proxy(target: int, spoil: Spoil) -> AsyncIterator[int]:
 
 
 async def _serve(target: int, spoil: Spoil, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    if spoil.silent:
-        await reader.read(-1)
-        writer.close()
-        return
     try:
         there, back = await asyncio.open_connection("127.0.0.1", target)
     except OSError:
         writer.transport.abort()
         return
-    onward = asyncio.create_task(_forward(reader, back, spoil.latency_s))
+    posted = asyncio.Event()
+    onward = asyncio.create_task(_forward(reader, back, spoil, posted))
     with suppress(OSError):
-        await _answer(there, writer, spoil)
+        await _answer(there, writer, spoil, posted)
     onward.cancel()
     back.close()
     _close(writer, spoil.reset)
 
 
-async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, latency_s: float) -> None:
+async def _forward(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, spoil: Spoil, posted: asyncio.Event
+) -> None:
     with suppress(OSError):
         while data := await reader.read(_CHUNK):
-            await asyncio.sleep(latency_s)
-            writer.write(data)
-            await writer.drain()
+            if data.startswith(b"POST "):
+                posted.set()
+            if posted.is_set():
+                await asyncio.sleep(spoil.latency_s)
+            if not (posted.is_set() and spoil.silent):
+                writer.write(data)
+                await writer.drain()
         writer.write_eof()
 
 
-async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, spoil: Spoil) -> None:
+async def _answer(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, spoil: Spoil, posted: asyncio.Event
+) -> None:
     passed = 0
     while data := await reader.read(1 if spoil.trickle_s else _CHUNK):
+        if not posted.is_set():
+            writer.write(data)
+            await writer.drain()
+            continue
         await asyncio.sleep(spoil.latency_s + spoil.trickle_s)
         kept = _flipped(data, passed, spoil.flip_every)[: max(spoil.cut_at - passed, 0)]
         writer.write(kept * (2 if spoil.twice else 1))

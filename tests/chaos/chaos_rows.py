@@ -66,7 +66,6 @@ FAULTS: dict[str, Expected] = {
     "crash": Expected(("unreachable",), AT_ONCE, "the process exits when it is asked to train"),
     "freeze": Expected(("unreachable",), 2 * HEARTBEAT_S, "the process is stopped (SIGSTOP) when it is asked to train"),
     "hang": Expected(("late",), BY_DEADLINE, "never answers /train and /evaluate, goes on with its heartbeats"),
-    "port-closed": Expected(("unreachable",), AT_ONCE, "a zombie: heartbeats, but nobody listens where it says"),
     "garbage": Expected(("invalid",), AT_ONCE, "answers random bytes"),
     "empty-answer": Expected(("invalid",), AT_ONCE, "answers nothing with status 200"),
     "error-500": Expected(("failed",), AT_ONCE, "answers 500"),
@@ -129,6 +128,20 @@ def check_rounds(rig: Rig, closed: list[dict], honest: tuple[str, ...] = ("h0", 
         assert done == ["completed"] * len(honest), f"round {entry['round']}: {entry['outcomes']} {entry['reasons']}"
         assert math.isfinite(entry["figures"]["global_loss"])
     assert rig.get("/health")["phase"] == "training"
+
+
+def zombie(rig: Rig) -> Row:
+    """A device reports, but nobody listens where it says: it is never selected."""
+    name = "x-port-closed"
+    process = rig.device(name, "port-closed")
+    until(lambda: rig.state(name) == "unreachable", f"{name} is unreachable")
+    last = rig.last_round()
+    until(lambda: rig.last_round() >= last + ROUNDS, "rounds go on")
+    assert not rig.rounds_of(name)
+    check_rounds(rig, [entry for entry in rig.get("/rounds") if entry["round"] > last][:ROUNDS])
+    end(process)
+    what = "a zombie: heartbeats, but nobody listens where it says"
+    return Row(what, "unreachable, and never selected", math.nan, "nothing")
 
 
 def silent_loss(rig: Rig) -> Row:
@@ -286,6 +299,7 @@ def coordinator_killed(rig: Rig) -> Row:
 
 
 EVENTS: dict[str, Callable[[Rig], Row]] = {
+    "port-closed": zombie,
     "silent-loss": silent_loss,
     "long-training": long_training,
     "new-address": new_address,

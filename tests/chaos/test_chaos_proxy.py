@@ -6,11 +6,11 @@ from chaos_proxy import Spoil, proxy
 TEXT = bytes(range(256)) * 4
 
 
-async def talk(spoil: Spoil) -> bytes:
+async def talk(spoil: Spoil, asked: bytes = b"POST ") -> bytes:
     """Return what comes back through the proxy from a server that answers `TEXT` to anything and closes."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1)
+        await reader.read(5)
         writer.write(TEXT)
         await writer.drain()
         writer.close()
@@ -18,7 +18,7 @@ async def talk(spoil: Spoil) -> bytes:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server, proxy(server.sockets[0].getsockname()[1], spoil) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"?")
+        writer.write(asked)
         got = await asyncio.wait_for(reader.read(-1), 10)
         writer.close()
         return got
@@ -49,3 +49,7 @@ def test_slow_is_whole() -> None:
 def test_a_reset_is_one() -> None:
     with pytest.raises(ConnectionResetError):
         asyncio.run(talk(Spoil(cut_at=0, reset=True)))
+
+
+def test_what_comes_before_a_post_passes_as_it_is() -> None:
+    assert asyncio.run(talk(Spoil(cut_at=0, twice=True, silent=True), b"GET /")) == TEXT

@@ -41,10 +41,18 @@ def test_runs_without_a_folder_get_one_each_and_the_page_lists_them(tmp_path: Pa
 
 
 def test_a_run_is_called_what_it_is_where_a_file_overrides_the_method(tmp_path: Path) -> None:
-    """A config.json names selector and aggregator, which stay whatever --method says: here lnu and mifa."""
-    first = [*PARITYFL, "run", "--rounds", "1", "--out", "first"]
-    subprocess.run(first, capture_output=True, check=True, cwd=tmp_path)
-    again = [*PARITYFL, "run", "first/config.json", "--method", "fedavg"]
+    """A file that names selector and aggregator has these, whatever method it names beside them."""
+    lines = [
+        'method = "fedavg"',
+        "[rounds]",
+        "count = 1",
+        "[selector]",
+        'name = "lnu"',
+        "[aggregator]",
+        'name = "mifa"',
+    ]
+    (tmp_path / "mine.toml").write_text("\n".join(lines))
+    again = [*PARITYFL, "run", "mine.toml"]
     done = subprocess.run(again, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "lnu+mifa round 1: " in done.stderr
     assert "fedavg" not in done.stderr
