@@ -90,10 +90,7 @@ class HttpEvaluator:
             if not exchange.loss and budget_s >= fleet.config.rounds.heartbeat_s:  # else it had little time
                 self._let_rest(client, round, budget_s)
             return None
-        except httpx.TransportError:
-            fleet.registry.miss(member)
-            return None
-        except (RefusedError, PayloadError, ValueError):
+        except (httpx.TransportError, PayloadError, RefusedError, ValueError):
             return None
         self._rests.pop(client, None)
         return reply if (reply.device_id, reply.round) == (member.device_id, round) else None
