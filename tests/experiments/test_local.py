@@ -12,24 +12,13 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 from watching import has_closed, until
+from workbenches import config
 
-from parityfl.config import Config
 from parityfl.core.errors import ConfigError, UnfinishedError
 from parityfl.core.machine import available_cores
 from parityfl.experiments.local import SMALL_RUN, choose_workers
 from parityfl.experiments.run import execute
 from parityfl.training.holdings import load_holdings
-
-
-def config(**changes: Any) -> Config:
-    sections = {
-        "seed": 3,
-        "method": "fedavg",
-        "population": {"clients": 6, "per_round": 4, "samples_per_client": 30},
-        "rounds": {"count": 3},
-        "availability": {"name": "always"},
-    }
-    return Config(**{**sections, **changes})
 
 
 def hashes(folder: Path) -> tuple[str, str, bool]:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import workbenches
 from crew_jobs import Die, DieOnce, Echo, Sleep
 
 from parityfl.config import Config
@@ -30,15 +31,8 @@ pytest.importorskip("ray")
 
 
 def config(name: str, **changes: Any) -> Config:
-    sections = {
-        "seed": 3,
-        "method": "fedavg",
-        "population": {"clients": 6, "per_round": 4, "samples_per_client": 30},
-        "rounds": {"count": 3},
-        "availability": {"name": "always"},
-        "engine": {"name": name, "workers": None if name == "ray" else 1},
-    }
-    return Config(**{**sections, **changes})
+    engine = {"name": name, "workers": None if name == "ray" else 1}
+    return workbenches.config(**{"engine": engine, **changes})
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import math
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from hashlib import file_digest
 from importlib.metadata import distributions, version
@@ -57,20 +57,22 @@ def build_world(config: Config, num_samples: IntArray, label_counts: IntArray) -
     return replace(bare, availability=process)
 
 
-def require_startable(config: Config, world: World, size: int | None) -> None:
-    """Have the rules tell what they cannot do in this world, before a folder is begun or a device is waited for.
-
-    Args:
-        config: the resolved configuration.
-        world: the facts of the run.
-        size: parameters of the model d; None where the devices have yet to say, and the aggregator waits for it.
+def require_selector(config: Config, world: World) -> None:
+    """Have the selector tell what it cannot do in this world, before a folder is begun or a device is waited for.
 
     Raises:
-        ConfigError: the selector or the aggregator cannot begin, such as without the memory that it needs.
+        ConfigError: it cannot begin.
     """
     config.selector.build().init(world)
-    if size is not None:
-        config.aggregator.build().init(world, size)
+
+
+def require_aggregator(config: Config, world: World, size: int) -> None:
+    """Have the aggregator tell what it cannot do with a model of `size` parameters, before a folder is begun.
+
+    Raises:
+        ConfigError: it cannot begin, such as without the memory that it needs.
+    """
+    config.aggregator.build().init(world, size)
 
 
 def say_availability(config: Config, world: World, say: Say) -> None:
@@ -105,8 +107,10 @@ def _idle(config: Config) -> Iterator[tuple[str, str]]:
             yield key, reason
 
 
-def build_spec(config: Config, world: World, layout: Layout, initial_weights: Callable[[], Vector]) -> RunSpec:
-    """Return the run that a configuration describes."""
+def build_spec(
+    config: Config, content: Mapping[str, Any], world: World, layout: Layout, initial_weights: Callable[[], Vector]
+) -> RunSpec:
+    """Return the run that a configuration describes; `content` is its `document`."""
     objective = config.objective.build()
     return RunSpec(
         world=world,
@@ -131,7 +135,7 @@ def build_spec(config: Config, world: World, layout: Layout, initial_weights: Ca
         deadline=config.rounds.build_deadline(),
         carry=config.transport.build(),
         repeatable=config.engine.mode != "batched",
-        document=document(config),
+        document=content,
     )
 
 

@@ -31,7 +31,8 @@ from parityfl.experiments.build import (
     build_spec,
     build_world,
     document,
-    require_startable,
+    require_aggregator,
+    require_selector,
     say_availability,
     say_idle,
 )
@@ -76,7 +77,9 @@ async def coordinate(
         return
     agreed, workbench = _prepare(config)
     world = _world(config, workbench)
-    require_startable(config, world, None if workbench is None else workbench.layout.size)
+    require_selector(config, world)
+    if workbench is not None:  # else the devices have yet to say how large the model is
+        require_aggregator(config, world, workbench.layout.size)
     folder.prepare(content, resume)
     say_availability(config, world, say)
     say_idle(config, say)
@@ -85,9 +88,9 @@ async def coordinate(
         if workbench is None:
             layout, weights = await initial_model(devices)
             devices.adopt(layout)
-            spec = build_spec(config, world, layout, weights.copy)
+            spec = build_spec(config, content, world, layout, weights.copy)
         else:
-            spec = build_spec(config, world, workbench.layout, workbench.initial_weights)
+            spec = build_spec(config, content, world, workbench.layout, workbench.initial_weights)
         fleet: Fleet = LockstepFleet(devices, world, build_conditions(config)) if spec.virtual else devices
         with ExitStack() as stack:
             observers = [coordinator, *filter(None, [stack.enter_context(watch())])]

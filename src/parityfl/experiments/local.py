@@ -16,7 +16,8 @@ from parityfl.experiments.build import (
     build_spec,
     build_world,
     document,
-    require_startable,
+    require_aggregator,
+    require_selector,
     say_availability,
     say_idle,
 )
@@ -47,26 +48,26 @@ def choose_workers(config: Config, holdings: Holdings) -> int:
 
 async def run_local(config: Config, out: Path, *, resume: bool, watch: Watch, say: Say) -> None:
     """Run a configuration of the `local` or `ray` engine into a folder; see `parityfl.experiments.run.execute`."""
-    folder = RunFolder(out)
-    if folder.check(document(config), resume):
+    folder, content = RunFolder(out), document(config)
+    if folder.check(content, resume):
         return
     elsewhere = config.engine.name == "ray"
     if not elsewhere and (config.engine.workers or 1) > 1:
         prepare()  # else only when it is known how much there is to do
     holdings = load_holdings(config)
     world = build_world(config, holdings.num_samples, holdings.label_counts)
-    require_startable(config, world, None)  # a mistake need not wait for torch
+    require_selector(config, world)  # a mistake need not wait for torch
     workers = 1 if elsewhere else choose_workers(config, holdings)
     if workers > 1:
         prepare()
     from parityfl.training.workbench import Workbench  # noqa: PLC0415 - now that the workers import torch as well
 
     bench = Workbench(config, device="cpu" if elsewhere else None, holdings=holdings)  # as the actors compute
-    spec = build_spec(config, world, bench.layout, bench.initial_weights)
-    require_startable(config, world, bench.layout.size)
+    spec = build_spec(config, content, world, bench.layout, bench.initial_weights)
+    require_aggregator(config, world, bench.layout.size)
     assert world.availability is not None
     with ray_crew(bench, say) if elsewhere else local_crew(bench, workers, say) as crew, watch() as observer:
-        folder.prepare(spec.document, resume)
+        folder.prepare(content, resume)
         say_availability(config, world, say)
         say_idle(config, say)
         memory = ClientMemory(out / CLIENTS) if config.objective.build().keeps_memory else None

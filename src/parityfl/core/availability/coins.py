@@ -103,11 +103,11 @@ class CoinProcess:
         return self.chance(slot_at(time_s, self.interval_s) * self.interval_s).copy()
 
 
-def kept_coins(coins: Coins, stability: float, num_clients: int) -> Coins:
-    """Return coins that everybody keeps from one slot to the next with probability `stability`."""
+def kept_coins(coins: Coins, stability: float, num_clients: int, deciding: Coins | None = None) -> Coins:
+    """Return coins that everybody keeps from one slot to the next with probability `stability`; see `KeptCoins`."""
     if stability == 0:
         return coins
-    return KeptCoins(coins, np.full(num_clients, renewal_of(stability)))
+    return KeptCoins(coins, np.full(num_clients, renewal_of(stability)), deciding)
 
 
 def constant(chance: FloatArray) -> Callable[[float], FloatArray]:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from parityfl.core.availability.base import AvailabilityModel, availability
-from parityfl.core.availability.coins import CoinProcess, Coins, KeptCoins, constant, fresh_coins, renewal_of
+from parityfl.core.availability.coins import CoinProcess, Coins, constant, fresh_coins, kept_coins, renewal_of
 from parityfl.core.distributions import PerClient, probabilities
 from parityfl.core.errors import ConfigError
 from parityfl.core.keys import require
@@ -54,8 +54,9 @@ class Groups(AvailabilityModel):
         """Return the process with one coin per group and slot."""
         leader = _leaders(self.groups, world.num_clients)
         pi = self._pi(leader, world)
-        coins = _shared_coins(world, leader, self.correlation)
-        return CoinProcess(_kept_together(coins, self.stability, world, leader), constant(pi), world.interval_s)
+        coins, renewals = _shared_coins(world, leader, self.correlation), fresh_coins(world, "availability renewal")
+        kept = kept_coins(coins, self.stability, world.num_clients, lambda slot: renewals(slot)[leader])
+        return CoinProcess(kept, constant(pi), world.interval_s)
 
     def _pi(self, leader: IntArray, world: World) -> FloatArray:
         pi = probabilities("availability.pi", self.pi, world.num_clients, world.seed)
@@ -94,11 +95,3 @@ def _shared_coins(world: World, leader: IntArray, correlation: float) -> Coins:
         return np.where(joins, shared, own(slot))
 
     return coins
-
-
-def _kept_together(coins: Coins, stability: float, world: World, leader: IntArray) -> Coins:
-    """Return coins that all of a group keep, or throw anew, in the same slots."""
-    if stability == 0:
-        return coins
-    renewal = np.full(world.num_clients, renewal_of(stability))
-    return KeptCoins(coins, renewal, lambda slot: fresh_coins(world, "availability renewal")(slot)[leader])
