@@ -1,16 +1,20 @@
-"""Why no coordinator answers, as far as the failure tells, and what its user can do about it."""
+"""Why no coordinator answers, as far as the failure tells, what its user can do about it, and when to ask again."""
 
 from __future__ import annotations
 
 import ssl
 
 import httpx
+from tenacity import wait_exponential
 
 from parityfl.web.secrets import JOIN_TOKEN
 
 PLAIN_REMEDY = "start it, correct --server, or wait longer with --patience"
 """What to do where nothing but the absence of an answer is known."""
 
+LONGEST_WAIT_S = 2.0
+PATIENT = wait_exponential(multiplier=0.1, max=LONGEST_WAIT_S)
+"""Waits between attempts to reach the coordinator, in seconds."""
 
 _SPEAKS_TLS = "it may speak TLS: write https:// in --server"
 _SPEAKS_NO_TLS = "it does not speak TLS: write http:// in --server"

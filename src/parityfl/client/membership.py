@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from parityfl.client.absence import PLAIN_REMEDY, remedy
+from parityfl.client.absence import LONGEST_WAIT_S, PATIENT, PLAIN_REMEDY, remedy
 from parityfl.client.service import DeviceHost
 from parityfl.core.errors import FleetError
 from parityfl.web.problems import PROBLEM_JSON, detail_of
@@ -30,8 +30,6 @@ REPORTS = 2
 
 TIMEOUT_S = 5.0
 FAREWELL_S = 1.0
-FIRST_WAIT_S = 0.1
-LONGEST_WAIT_S = 2.0
 PASSING = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS})
 """Errors of who asks that another attempt may not meet."""
 
@@ -93,8 +91,8 @@ class Membership:
         self._port = port
         self._advertise = advertise
         self._patience_s = patience_s
+        self._process_key = process_key
         self._tls = tls
-        self._about = {"process_key": process_key, "tls": tls}
         self._heard = time.monotonic()
         self._told: set[int | str] = set()
         self._heartbeat_s = LONGEST_WAIT_S
@@ -142,7 +140,7 @@ class Membership:
 
     async def _register(self, device_id: str) -> RegistrationReply:
         introduction = self._host.registration(device_id, self._port, self._advertise, VERSION)
-        introduction = introduction.model_copy(update=self._about)
+        introduction = introduction.model_copy(update={"process_key": self._process_key, "tls": self._tls})
         reply = await self._patiently(REGISTER, introduction, RegistrationReply)
         self._host.assign(device_id, reply)
         return reply
@@ -182,7 +180,7 @@ class Membership:
         """Post until there is an answer, for as long as the coordinator may be absent."""
         asking = AsyncRetrying(
             retry=retry_if_exception_type(_AbsentError),
-            wait=wait_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S),
+            wait=PATIENT,
             before_sleep=self._bear,
         )
         reply: M = await asking(self._post, path, message, schema)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from operator import not_
 
 import httpx
 from starlette.types import ASGIApp
+from tenacity import AsyncRetrying, retry_if_exception_type, retry_if_result
 
+from parityfl.client.absence import PATIENT
 from parityfl.web.problems import detail_of
 from parityfl.wire.digests import CONTENT_DIGEST, is_intact
 from parityfl.wire.paths import RESULT, WORK
@@ -19,8 +23,6 @@ log = logging.getLogger(__name__)
 
 WAIT_S = 60.0
 """How long the coordinator may take to answer: it does within a heartbeat, and a model takes its time."""
-PAUSE_S = (0.1, 0.2, 0.5, 1.0, 2.0)
-"""Waits between attempts to reach the coordinator; the last one repeats."""
 DESCRIBING = ("Content-Type", CONTENT_DIGEST)
 """What is told of a request, and of a result beside its status."""
 FINAL = (404, 413)
@@ -55,26 +57,24 @@ class _Poller:
         self._http = http
         self._device_ids = device_ids
         self._held: dict[str, asyncio.Task[None]] = {}
-        self._failures = 0
 
     async def run(self) -> None:
         """Poll until cancelled, then drop what is under way."""
         try:
             while True:
-                await self._poll()
+                await _until_done(self._poll)
         finally:
             for task in self._held.values():
                 task.cancel()
             await asyncio.gather(*self._held.values(), return_exceptions=True)
 
-    async def _poll(self) -> None:
-        """Ask once; do what comes in its own task. An answer that got lost comes again: it is not among `holding`."""
+    async def _poll(self) -> bool:
+        """Ask once; return whether the coordinator had an answer. Work is done in a task of its own.
+
+        An answer that got lost comes again: it is not among `holding`.
+        """
         request = WorkRequest(devices=self._device_ids, holding=list(self._held))
-        try:
-            answer = await self._http.post(WORK, json=request.model_dump(mode="json"), timeout=WAIT_S)
-        except httpx.HTTPError:
-            await self._pause()
-            return
+        answer = await self._http.post(WORK, json=request.model_dump(mode="json"), timeout=WAIT_S)
         for unwanted in answer.headers.get(WORK_UNWANTED, "").split():
             if unwanted in self._held:
                 self._held[unwanted].cancel()
@@ -83,39 +83,34 @@ class _Poller:
             self._held[work_id] = asyncio.create_task(self._do(work_id, answer))
         elif answer.status_code != 204:
             log.debug("no work: %s", detail_of(answer.content))
-            await self._pause()
-            return
-        self._failures = 0
-
-    async def _pause(self) -> None:
-        await asyncio.sleep(_pause_s(self._failures))
-        self._failures += 1
+            return False
+        return True
 
     async def _do(self, work_id: str, work: httpx.Response) -> None:
         try:
             method = "POST" if work.content else "GET"
             path, about = work.headers[WORK_PATH], _described(work)
             result = await self._local.request(method, path, content=work.content, headers=about)
-            await self._deliver(work_id, result)
+            await _until_done(partial(self._deliver, work_id, result))
         finally:
             self._held.pop(work_id, None)
 
-    async def _deliver(self, work_id: str, result: httpx.Response) -> None:
-        """Send a result until the coordinator has taken it, or wants it no more."""
-        attempt = 0
-        while True:
-            with suppress(httpx.HTTPError):
-                answer = await self._http.post(
-                    RESULT.format(work_id=work_id),
-                    params={"status": result.status_code},
-                    content=result.content,
-                    headers=_described(result),
-                    timeout=WAIT_S,
-                )
-                if answer.is_success or answer.status_code in FINAL:
-                    return
-            await asyncio.sleep(_pause_s(attempt))
-            attempt += 1
+    async def _deliver(self, work_id: str, result: httpx.Response) -> bool:
+        """Send a result; return whether the coordinator has taken it, or wants it no more."""
+        answer = await self._http.post(
+            RESULT.format(work_id=work_id),
+            params={"status": result.status_code},
+            content=result.content,
+            headers=_described(result),
+            timeout=WAIT_S,
+        )
+        return answer.is_success or answer.status_code in FINAL
+
+
+async def _until_done(step: Callable[[], Awaitable[bool]]) -> None:
+    """Take a step again until it reaches the coordinator and returns true, with longer and longer waits between."""
+    undone = retry_if_exception_type(httpx.HTTPError) | retry_if_result(not_)
+    await AsyncRetrying(retry=undone, wait=PATIENT)(step)
 
 
 async def _is_work(answer: httpx.Response) -> bool:
@@ -128,7 +123,3 @@ async def _is_work(answer: httpx.Response) -> bool:
 
 def _described(answer: httpx.Response) -> dict[str, str]:
     return {name: answer.headers[name] for name in DESCRIBING if name in answer.headers}
-
-
-def _pause_s(attempt: int) -> float:
-    return PAUSE_S[min(attempt, len(PAUSE_S) - 1)]

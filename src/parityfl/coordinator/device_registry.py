@@ -53,8 +53,7 @@ class Member:
         training: the round that it trains for, or None.
         completed: the last round that it has completed, or None.
         misplaced: whether it could not be reached where it registered; until it registers again.
-        reached: whether it has answered where it registered, and was not unreachable since; so taken to have where
-            nobody probes, and where it polls.
+        answered: whether it has answered where it registered, and was not unreachable since.
         latency_s: round trip of its status updates, nan before the first.
         num_samples: training examples, None until it has loaded its data.
         label_counts: training examples per label, empty where unknown.
@@ -74,7 +73,7 @@ class Member:
     training: int | None = None
     completed: int | None = None
     misplaced: bool = False
-    reached: bool = True
+    answered: bool = False
     latency_s: float = nan
     num_samples: int | None = None
     label_counts: list[int] = field(default_factory=list)
@@ -191,7 +190,9 @@ class DeviceRegistry:
     def unreached(self) -> list[Member]:
         """Return who has yet to answer where it registered, of those that are not silent, have left or are revoked."""
         gone = {"left", "revoked", *GONE}
-        return [member for member in self._members.values() if not member.reached and member.state not in gone]
+        return [
+            member for member in self._members.values() if not self._is_reached(member) and member.state not in gone
+        ]
 
     def num_samples(self) -> FloatArray:
         """Return the training examples of each client, nan where unknown, shape (N,)."""
@@ -252,7 +253,7 @@ class DeviceRegistry:
         member.last_seen = self._clock()
         member.latency_s = report.latency_s
         member.training = None if report.training == member.completed else report.training
-        here: State = ("available" if member.reached else "unreachable") if report.available else "away"
+        here: State = ("available" if self._is_reached(member) else "unreachable") if report.available else "away"
         self.move(member, here if member.training is None else "training", "its own report")
         return not member.misplaced
 
@@ -272,15 +273,15 @@ class DeviceRegistry:
 
     def reach(self, member: Member) -> None:
         """Note that a device has answered where it registered."""
-        member.reached = True
+        member.answered = True
         if member.state == "unreachable":
             self.move(member, "available", f"answers at {member.url}")
 
     def miss(self, member: Member) -> None:
         """Note that a device could not be reached where it registered, which says nothing of one that polls."""
         if not member.polls:
-            member.misplaced, member.reached = True, not self._probing
-            if member.state == "available" and not member.reached:
+            member.misplaced, member.answered = True, False
+            if member.state == "available" and not self._is_reached(member):
                 self.move(member, "unreachable", f"did not answer at {member.url}")
 
     def hear(self, member: Member) -> None:
@@ -316,7 +317,6 @@ class DeviceRegistry:
         name = registration.device_id
         index = self._places[name] if name in self._places else self._take(name, self._place(name))
         member = Member(index, name, host, registration.port, registration.tls, self._clock())
-        member.reached = member.polls or not self._probing
         first = Transition(time_s=self._clock() - self._began, before=None, after="registered", reason=member.url)
         member.transitions.append(first)
         self._members[name] = member
@@ -329,7 +329,7 @@ class DeviceRegistry:
         member.host, member.port, member.tls = host, registration.port, registration.tls
         if moved or member.state in {*GONE, "left", "revoked"}:
             member.training = None
-            member.reached = member.polls or not self._probing
+            member.answered = False
             self.move(member, "rejoined", f"registered again at {member.url}")
         if before not in {"", member.url}:  # one that polls has no address of its own
             log.warning(
@@ -339,6 +339,10 @@ class DeviceRegistry:
                 before,
             )
         return member
+
+    def _is_reached(self, member: Member) -> bool:
+        """Return whether a device can be asked where it registered, as far as is known: it polls, or answers probes."""
+        return member.answered or member.polls or not self._probing
 
     def _is_heard(self, member: Member) -> bool:
         """Return whether a device, as far as is known, is where it last registered; one that goes says it is away."""

@@ -5,27 +5,19 @@ one costs a round and not the run. What belongs to single clients and changes on
 MIFA is N x d) is not in it: each participant's rows go to a file of their own, `rows/<client>/<round>.safetensors`, and
 the checkpoint says of which round each client's rows are. So a round costs O(participants x d + N).
 
-Every file is written under another name and moved into place, and holds a SHA-256 of its content: a torn or flipped
-file is never taken for a good one.
+A torn or flipped file is never taken for a good one: see `array_files`.
 """
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
+from parityfl.array_files import Arrays, DamagedError, read_arrays, write_arrays
 from parityfl.core.errors import FolderError
 from parityfl.core.types import IntArray
-from parityfl.files import replace_file
-
-Arrays = dict[str, NDArray[Any]]
 
 KEPT = 2
 """How many checkpoints are kept: the newest and the good one before it."""
@@ -76,7 +68,8 @@ class Journal:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._write_rows(rows, touched, checkpoint.round)
         document = {**checkpoint.document, "round": checkpoint.round}
-        self._write(self._path(checkpoint.round), {**rest, "row_round": after}, document)
+        arrays = {**rest, "row_round": after}
+        write_arrays(self._path(checkpoint.round), arrays, document, durable=self._durable)
         self._row_round = after
         self._prune(touched, checkpoint.round, before)
 
@@ -94,7 +87,7 @@ class Journal:
         for path in self._checkpoints()[::-1]:
             try:
                 return self._restore(path, *_split(initial()))
-            except _DamagedError as error:
+            except _UnusableError as error:
                 faults.append(str(error))
         if faults:
             raise FolderError(f"{self._folder}: no usable checkpoint: {'; '.join(faults)}. Start afresh elsewhere")
@@ -104,7 +97,7 @@ class Journal:
         arrays, document = _read(path)
         lacking = sorted(expected.keys() - arrays.keys())
         if lacking:
-            raise _DamagedError(f"{path.name} lacks {lacking[0]}: another version of parityfl wrote it")
+            raise _UnusableError(f"{path.name} lacks {lacking[0]}: another version of parityfl wrote it")
         row_round = arrays.pop("row_round")
         for client in np.flatnonzero(row_round).tolist():
             stored, _ = _read(self._row_path(client, int(row_round[client])))
@@ -117,13 +110,7 @@ class Journal:
         for client in touched.tolist():
             path = self._row_path(client, round)
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._write(path, {name: rows[name][client] for name in rows}, {})
-
-    def _write(self, path: Path, arrays: Arrays, document: Mapping[str, Any]) -> None:
-        plain = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
-        text = json.dumps(document, sort_keys=True)
-        data = save(plain, metadata={"document": text, "sha256": _digest(plain, text)})
-        replace_file(path, data, durable=self._durable)
+            write_arrays(path, {name: rows[name][client] for name in rows}, durable=self._durable)
 
     def _prune(self, touched: IntArray, round: int, row_round_before: IntArray) -> None:
         """Remove what neither this checkpoint nor the one before it names."""
@@ -144,8 +131,8 @@ class Journal:
         return self._rows / str(client) / f"{round}.safetensors"
 
 
-class _DamagedError(Exception):
-    """A journal file that is missing, torn or changed."""
+class _UnusableError(Exception):
+    """A checkpoint that cannot be gone on from."""
 
 
 def _split(arrays: Arrays) -> tuple[Arrays, Arrays]:
@@ -153,24 +140,8 @@ def _split(arrays: Arrays) -> tuple[Arrays, Arrays]:
     return rows, {name: array for name, array in arrays.items() if name not in rows}
 
 
-def _digest(arrays: Arrays, text: str) -> str:
-    digest = sha256(text.encode())
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name}/{array.dtype.name}/{array.shape}".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
-
-
 def _read(path: Path) -> tuple[Arrays, dict[str, Any]]:
     try:
-        with safe_open(path, framework="numpy") as handle:
-            arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 -- no mapping
-            metadata = handle.metadata() or {}
-        if _digest(arrays, metadata["document"]) != metadata["sha256"]:
-            raise _DamagedError(f"{path.name}: its content does not match its checksum")
-        document: dict[str, Any] = json.loads(metadata["document"])
-    except FileNotFoundError:
-        raise _DamagedError(f"{path.name}: missing") from None
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise _DamagedError(f"{path.name}: damaged ({error})") from None
-    return arrays, document
+        return read_arrays(path)
+    except DamagedError as error:
+        raise _UnusableError(f"{path.name} {error}") from None

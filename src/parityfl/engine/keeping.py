@@ -7,12 +7,13 @@ from time import monotonic
 
 import numpy as np
 
+from parityfl.array_files import Arrays
 from parityfl.core.arrays import model_hash
 from parityfl.core.errors import UnfinishedError
 from parityfl.core.fairness import jsonable
 from parityfl.core.types import IntArray
 from parityfl.engine.folder import RunFolder, disk_errors
-from parityfl.engine.journal import Arrays, Checkpoint, Journal
+from parityfl.engine.journal import Checkpoint, Journal
 from parityfl.engine.spec import RunSpec
 from parityfl.engine.state import RunState
 from parityfl.engine.tables import shortfall_lines

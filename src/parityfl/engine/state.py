@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from parityfl.array_files import Arrays
 from parityfl.core.ledger import Ledger
 from parityfl.core.types import State, Update, Vector
 from parityfl.engine.fleet import Late
-from parityfl.engine.journal import Arrays, Checkpoint
+from parityfl.engine.journal import Checkpoint
 
 LATE_VECTORS = ("delta", "control")
 

@@ -2,21 +2,16 @@
 
 A coordinator may go back: to the round before (its newest checkpoint is damaged), or over a round that did not count
 (the reply was late). So beside the newest version the one that it was made from is kept, and the one before that. With
-a folder they outlive the process; files hold a checksum, are written under another name and moved into place. Of these
-only the newest versions are in memory too, and no more than `HELD_BYTES`: all versions of many clients of a large model
-would take gigabytes, and reading them each time would lengthen a round of a small model by a tenth or more.
+a folder they outlive the process. Of these only the newest versions are in memory too, and no more than `HELD_BYTES`:
+all versions of many clients of a large model would take gigabytes, and reading them each time would lengthen a round of
+a small model by a tenth or more.
 """
 
-from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
-
+from parityfl.array_files import DamagedError, read_arrays, write_arrays
 from parityfl.core.errors import FolderError, UnfinishedError
 from parityfl.core.types import Vector
-from parityfl.files import replace_file
 
 HELD_BYTES = 2**26
 """How much of what is in the folder may be in memory as well."""
@@ -69,7 +64,7 @@ class ClientMemory:
         self._versions.pop(client, None)  # a run may go over a round again, and keep another vector as of it
         try:
             self._save(client, round, vector, base)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             raise UnfinishedError(
                 f"what client {client} keeps cannot be written to {self._folder} ({error}): make room and go on "
                 "with --resume"
@@ -85,7 +80,7 @@ class ClientMemory:
     def _save(self, client: int, round: int, vector: Vector, base: int) -> None:
         path = self._path(client, round)
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, save({"memory": np.ascontiguousarray(vector)}, metadata={"sha256": _digest(vector)}))
+        write_arrays(path, {"memory": vector})
         files = {int(file.stem): file for file in path.parent.glob("*.safetensors")}
         for version in files.keys() - _needed(files, round, base):
             files[version].unlink()
@@ -96,16 +91,10 @@ class ClientMemory:
             raise LostMemoryError(f"{lost}: it was kept in memory only; give its process a folder with --state")
         path = self._path(client, round)
         try:
-            with safe_open(path, framework="numpy") as handle:
-                vector: Vector = handle.get_tensor("memory")
-                expected = (handle.metadata() or {}).get("sha256")
-        except FileNotFoundError:
-            raise LostMemoryError(f"{lost}: {path} is missing; restore it, or start afresh in another folder") from None
-        except (SafetensorError, OSError) as error:
-            raise LostMemoryError(f"{lost}: {path} is damaged ({error}); restore it, or start afresh") from None
-        if _digest(vector) != expected:
-            raise LostMemoryError(f"{lost}: {path} does not match its checksum; restore it, or start afresh")
-        return vector
+            arrays, _ = read_arrays(path)
+        except DamagedError as error:
+            raise LostMemoryError(f"{lost}: {path} {error}; restore it, or start afresh in another folder") from None
+        return arrays["memory"]
 
     def _path(self, client: int, round: int) -> Path:
         assert self._folder is not None
@@ -116,7 +105,3 @@ def _needed(known: "dict[int, Vector] | dict[int, Path]", round: int, base: int)
     """Return the versions that the coordinator could still name."""
     before = [version for version in known if version < base]
     return {round, *(version for version in known if version == base), *sorted(before)[-1:]}
-
-
-def _digest(vector: Vector) -> str:
-    return sha256(np.ascontiguousarray(vector).data).hexdigest()
