@@ -353,6 +353,8 @@ def test_what_is_wrong_is_one_line_with_key_value_and_remedy(given, message):
         ({"name": "inverse-availability", "mode": "top-m"}, "deterministic"),
         ({"name": "least-selected"}, "deterministic"),
         ({"name": "power-of-choice"}, "has none"),
+        ({"name": "oort"}, "gives some who are available none"),
+        ({"name": "lnu", "strict": 0.3}, "gives some who are available none"),
     ],
 )
 def test_inverse_probabilities_need_probabilities(rule, given, why):

@@ -42,9 +42,16 @@ def test_spaces_are_allowed():
 
 
 def test_drawn_probabilities_are_clipped_and_given_ones_are_not():
-    drawn = probabilities("availability.pi", "beta(0.1,0.1)", 500, 0)
+    drawn = probabilities("availability.pi", "beta(0.1,0.1)", 500, 0, (0.02, 0.98))
     assert (drawn.min(), drawn.max()) == (0.02, 0.98)
-    assert probabilities("availability.pi", [0.0, 1.0], 2, 0).tolist() == [0.0, 1.0]
+    assert probabilities("availability.pi", [0.0, 1.0], 2, 0, (0.02, 0.98)).tolist() == [0.0, 1.0]
+
+
+def test_what_is_drawn_is_a_probability_and_no_more_is_cut_off_where_no_bounds_are_given():
+    """A drop-out rate of up to 1 % stays one; a log-normal one has values above 1."""
+    rates = probabilities("dropout.rate", "uniform(0,0.01)", 500, 0)
+    assert 0 < rates.min() < rates.max() <= 0.01
+    assert probabilities("dropout.rate", "lognormal(0,1)", 500, 0).max() == 1.0
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,15 @@ def test_the_order_of_clients_does_not_matter(values, random):
         assert close(metric(array(*shuffled)), metric(array(*values)), 1e-6)
 
 
+@pytest.mark.parametrize("scale", [2.0**-40, 1.0, 2.0**40])
+def test_a_mean_that_is_0_but_for_rounding_is_0(scale):
+    """In floating point .1 + .2 - .3 is 5.6e-17."""
+    values = scale * array(0.1, 0.2, -0.3)
+    assert values.sum() != 0
+    assert math.isnan(fairness.coefficient_of_variation(values))
+    assert math.isnan(fairness.gini(values))
+
+
 @given(VALUES)
 def test_bounds(values):
     known = array(*values)

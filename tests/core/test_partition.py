@@ -171,3 +171,11 @@ def test_label_counts():
     """Client 0 holds labels 2, 2; client 1 holds 0; nobody holds 1."""
     counts = label_counts(np.array([2, 0, 2]), [np.array([0, 2]), np.array([1])], 4)
     assert counts.tolist() == [[0, 0, 2, 0], [1, 0, 0, 0]]
+
+
+def test_in_dirichlet_the_place_of_a_client_says_nothing_of_its_skew():
+    """Who draws last finds few labels left, so without a drawn order the last of 20 held 3 labels and the first 8."""
+    labels = np.arange(2000) % 10
+    dealt = [partition("dirichlet", labels, 20, seed, alpha=0.5) for seed in range(40)]
+    held = np.array([[len(np.unique(labels[shard])) for shard in shards] for shards in dealt])
+    assert abs(held[:, :5].mean() - held[:, -5:].mean()) < 0.6

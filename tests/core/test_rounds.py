@@ -164,6 +164,7 @@ def test_the_figures_of_two_rounds_by_hand():
             "label_kl": math.log(1.5),
             "unseen_label_rate": 1 / 3,
             "low_availability_accuracy": 0.5,
+            "mean_net_gain": mean,
             "net_gain_cv": math.sqrt(1.65 / 3 - mean**2) / mean,
             "credited_to_net": 2 / 1.7,
         },

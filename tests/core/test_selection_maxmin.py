@@ -37,6 +37,12 @@ def test_p3_three_equal_clients():
     assert maxmin_exact(np.full(3, 0.5), np.ones(3), 1) == pytest.approx([0.875 / 1.5] * 3)
 
 
+@pytest.mark.parametrize("unit", [1e-12, 1e-9, 1.0, 1e9])
+def test_the_unit_of_utility_does_not_matter(unit):
+    level = maxmin_exact(TABLE_PI, unit * TABLE_MU, 1)
+    assert level / unit == pytest.approx(maxmin_exact(TABLE_PI, TABLE_MU, 1))
+
+
 def test_p4_a_saturated_client():
     """{2} alone: .4 / .8 = .5 = mu_2, so it is always served; then (1 - .2 * .6 - .4) / .8 = .6 for the other."""
     assert maxmin_exact(np.array([0.8, 0.4]), np.array([1, 0.5]), 1) == pytest.approx([0.6, 0.5])

@@ -100,6 +100,14 @@ def test_who_times_out_is_no_part_of_the_quorum():
     assert outcomes(found) == ["completed", "completed", "timed_out", "timed_out"]
 
 
+@pytest.mark.parametrize("late", ["discard", "next-round"])
+def test_a_quorum_of_all_who_reply_closes_the_round_as_well(late):
+    """0 and 1 reply within the patience of 11.5 s, and are the quorum: nobody waits for the others any longer."""
+    found, _, _ = replies(late, quorum=2, deadline_s=100.0, patience_s=11.5)
+    assert outcomes(found) == ["completed", "completed", "late", "late"]
+    assert [reply.latency_s for reply in found] == [10.0, 11.0, 11.0, 11.0]
+
+
 def test_late_updates_wait_for_their_round_also_in_a_run_that_is_resumed(tmp_path):
     """All 7 clients are asked every 6 s; 0 is on time, 1 and 2 come two rounds late, the others three."""
     folded = []

@@ -1,4 +1,4 @@
-"""The clients of `folders` are credited .1 per participation; here credited / net says that they lost."""
+"""Where clients lost more than they gained, figures that divide by their net gain say nothing."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,32 +13,26 @@ from parityfl.reporting.netgain import lost_in_the_end, without_losses
 from parityfl.reporting.tables import markdown
 
 
-def with_ratios(run: RunData, ratios: list[float | None]) -> RunData:
-    return replace(run, rounds=run.rounds.with_columns(pl.Series("credited_to_net", ratios, dtype=pl.Float64)))
+def with_gains(run: RunData, gains: list[float | None]) -> RunData:
+    return replace(run, rounds=run.rounds.with_columns(pl.Series("mean_net_gain", gains, dtype=pl.Float64)))
 
 
 @pytest.mark.parametrize(
-    ("ratios", "lost", "known"),
+    ("gains", "lost", "known"),
     [
-        ([2.0] * ROUNDS, False, ROUNDS),
-        ([-1.0, -1.0, *[2.0] * (ROUNDS - 2)], False, ROUNDS - 2),
-        ([*[2.0] * (ROUNDS - 1), -300.0], True, 0),
-        ([*[2.0] * (ROUNDS - 2), -300.0, None], True, 0),
+        ([0.2] * ROUNDS, False, ROUNDS),
+        ([-0.1, -0.1, *[0.2] * (ROUNDS - 2)], False, ROUNDS - 2),
+        ([*[0.2] * (ROUNDS - 1), -0.01], True, 0),
+        ([*[0.2] * (ROUNDS - 2), -0.01, None], True, 0),
         ([None] * ROUNDS, False, ROUNDS),
     ],
 )
-def test_the_spread_of_a_loss_is_left_out(run: RunData, ratios: list[float | None], lost: bool, known: int):
-    """A round without the ratio tells nothing, and the last that has it decides."""
-    judged = with_ratios(run, ratios)
+def test_the_spread_of_a_loss_is_left_out(run: RunData, gains: list[float | None], lost: bool, known: int):
+    """A round in which the net gain is unknown tells nothing, and the last in which it is known decides."""
+    judged = with_gains(run, gains)
     assert lost_in_the_end(judged) == lost
     assert without_losses(judged).rounds["net_gain_cv"].count() == known
-
-
-def test_a_negative_credit_of_a_net_gain_is_no_loss(run: RunData):
-    """Who took part lost, and all together gained."""
-    negative = replace(run, clients=run.clients.with_columns(-pl.col("utility")))
-    assert not lost_in_the_end(with_ratios(negative, [-1.0] * ROUNDS))
-    assert lost_in_the_end(with_ratios(negative, [1.0] * ROUNDS))
+    assert without_losses(judged).rounds["credited_to_net"].count() == known
 
 
 def test_a_comparison_counts_the_runs_whose_net_gain_is_a_loss(tmp_path: Path):
@@ -46,7 +40,7 @@ def test_a_comparison_counts_the_runs_whose_net_gain_is_a_loss(tmp_path: Path):
     mine = {"method": "mine", "selector": "lnu"}
     runs = [load_run(write_run(tmp_path / f"f{seed}", seed=seed)) for seed in range(2)]
     runs += [load_run(write_run(tmp_path / f"m{seed}", seed=seed, **mine)) for seed in range(2)]
-    runs[2] = with_ratios(runs[2], [-5.0] * ROUNDS)
+    runs[2] = with_gains(runs[2], [-0.1] * ROUNDS)
     comparison = compare(runs)
     assert comparison.rows[1].estimates["net_gain_cv"].n == 1
     assert [d.estimate.n for d in comparison.differences if d.metric.column == "net_gain_cv"] == [1]

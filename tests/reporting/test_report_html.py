@@ -146,7 +146,7 @@ def test_one_seed_speaks_for_its_clients_only(tmp_path: Path):
     write_run(tmp_path / "all" / "b", method="mine", selector="lnu", selects="last", base=0.6)
     page = page_of(write_report(tmp_path / "all"))
     assert "mine against fedavg, one seed" in page.text
-    assert "Better: client accuracy +0.100 [+0.100, +0.100]." in page.text
+    assert "Better in this run: client accuracy +0.100 [+0.100, +0.100]." in page.text
     assert "No interval: global accuracy +0.100" in page.text
     assert "6 clients" in page.text
 

@@ -79,14 +79,24 @@ class Config(Sections):
                 "control variates are mean gradients only without momentum; set training.momentum = 0"
             )
         self._require_poolable()
+        self._require_probability()
+        return self
+
+    def _require_probability(self) -> None:
+        """Refuse to divide by probabilities that there are not, or that are 0 for some who are available."""
+        if not self.aggregator.build().needs_probability:
+            return
         rule = self.selector.build()
-        if self.aggregator.build().needs_probability and (rule.deterministic or not rule.has_probability):
-            why = "is deterministic (they are 0 or 1)" if rule.deterministic else "has none"
+        lacks = {
+            "has none": not rule.has_probability,
+            "is deterministic (they are 0 or 1)": rule.deterministic,
+            "gives some who are available none (0)": not rule.positive,
+        }
+        for why in (why for why, applies in lacks.items() if applies):
             raise ConfigError(
                 f"aggregator.name = {self.aggregator.name!r} divides by inclusion probabilities, and selector.name = "
                 f"{self.selector.name!r} as configured {why}: use a randomised selector, or mifa or fedau"
             )
-        return self
 
     def _require_engine(self) -> None:
         """Refuse what the engine of that name does not do."""

@@ -14,8 +14,8 @@ ROUND_COLUMNS: Columns = {
     "utility_gini": float, "worst10_normalized_utility": float, "selection_gap": float,
     "conditional_selection_gap": float, "saturation": float, "participation_gini": float, "label_coverage": float,
     "label_kl": float, "unseen_label_rate": float, "low_availability_accuracy": float, "ema_global_accuracy": float,
-    "net_gain_cv": float, "credited_to_net": float, "bytes_down": int, "bytes_up": int, "select_s": float,
-    "train_s": float, "aggregate_s": float, "evaluate_s": float, "round_s": float, "rss_bytes": int,
+    "mean_net_gain": float, "net_gain_cv": float, "credited_to_net": float, "bytes_down": int, "bytes_up": int,
+    "select_s": float, "train_s": float, "aggregate_s": float, "evaluate_s": float, "round_s": float, "rss_bytes": int,
 }  # fmt: skip
 """rounds.csv"""
 

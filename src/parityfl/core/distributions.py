@@ -39,15 +39,17 @@ def per_client(key: str, value: PerClient, num_clients: int, seed: int) -> Float
     return given
 
 
-def probabilities(key: str, value: PerClient, num_clients: int, seed: int) -> FloatArray:
-    """Return a probability per client; a distribution's draws are clipped to [0.02, 0.98].
+def probabilities(
+    key: str, value: PerClient, num_clients: int, seed: int, drawn_from: tuple[float, float] = (0.0, 1.0)
+) -> FloatArray:
+    """Return a probability per client; what a distribution draws is clipped to `drawn_from`.
 
     Raises:
         ConfigError: a given value is outside [0, 1].
     """
     drawn = per_client(key, value, num_clients, seed)
     if isinstance(value, str):
-        return np.clip(drawn, 0.02, 0.98)
+        return np.clip(drawn, *drawn_from)
     if not np.all((drawn >= 0) & (drawn <= 1)):
         worst = drawn[~((drawn >= 0) & (drawn <= 1))][0]
         raise ConfigError(f"{key} holds {worst:g}: every value must be between 0 and 1")

@@ -14,6 +14,9 @@ from parityfl.core.types import BoolArray, FloatArray, IntArray
 Z_95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution."""
 
+ROUNDED = 1e-12
+"""Of the values' mean size, what a mean of 0 may have become by rounding."""
+
 POOLED_TRIALS = 2.0
 """Where a client's bursts are estimated, the rate of all clients counts as so many trials of its own."""
 
@@ -21,7 +24,7 @@ POOLED_TRIALS = 2.0
 def coefficient_of_variation(values: FloatArray) -> float:
     """Return the population standard deviation over the absolute mean, 0 or more; nan where the mean is 0."""
     known = _scaled(values)
-    mean = abs(float(known.mean())) if len(known) else 0.0
+    mean = _size_of_mean(known)
     return float(known.std()) / mean if mean > 0 else math.nan
 
 
@@ -41,11 +44,11 @@ def gini(values: FloatArray) -> float:
     nan where the mean is 0. With negative values it can be larger than 1.
     """
     known = np.sort(_scaled(values))
-    count, total = len(known), abs(float(known.sum()))
-    if not total > 0:
+    count, mean = len(known), _size_of_mean(known)
+    if not mean > 0:
         return math.nan
     ranks = 2 * np.arange(1, count + 1) - count - 1
-    return max(0.0, float(ranks @ known)) / (count * total)
+    return max(0.0, float(ranks @ known)) / (count**2 * mean)
 
 
 def worst_mean(values: FloatArray, share: float = 0.1) -> float:
@@ -215,6 +218,12 @@ def _weighed(values: FloatArray, weights: FloatArray) -> tuple[FloatArray, Float
 
 def _known(values: FloatArray) -> FloatArray:
     return np.asarray(values[~np.isnan(values)], dtype=np.float64)
+
+
+def _size_of_mean(known: FloatArray) -> float:
+    """Return the absolute mean; 0 where there are no values, or where it is no more than they are rounded by."""
+    size = abs(float(known.mean())) if len(known) else 0.0
+    return size if size > ROUNDED * float(np.sum(np.abs(known))) / max(len(known), 1) else 0.0
 
 
 def _scaled(values: FloatArray) -> FloatArray:

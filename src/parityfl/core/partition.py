@@ -131,6 +131,7 @@ def dirichlet(
     The synthetic clients of Hsu et al., 2019 (arXiv:1909.06335): clients take their examples one after the other,
     without replacement; the shares of a label that is used up go to the client's other labels. Where the labels are
     balanced this is Dirichlet(alpha, ..., alpha), as in most of the later papers; Hsu's own alpha is C times ours.
+    Those who come last find fewer labels left, so the order in which clients come is drawn too.
     """
     rng = generator(seed, "partition")
     present, counts = np.unique(labels, return_counts=True)
@@ -144,7 +145,7 @@ def dirichlet(
         picks = [pool[start : start + count] for pool, start, count in zip(pools, used, taken, strict=True)]
         shards.append(np.sort(np.concatenate(picks)))
         used += taken
-    return shards
+    return [shards[place] for place in rng.permutation(num_clients)]
 
 
 def _draw_counts(share: FloatArray, left: IntArray, size: int, rng: np.random.Generator) -> IntArray:

@@ -202,6 +202,7 @@ def fairness_figures(record: RoundRecord, ledger: Ledger, world: World, function
         "label_kl": fairness.label_kl(world.label_counts, record.participated),
         "unseen_label_rate": 1.0 - coverage,
         "low_availability_accuracy": fairness.low_half_mean(accuracy, mean_availability(ledger)[here]),
+        "mean_net_gain": fairness.mean(net),
         "net_gain_cv": fairness.coefficient_of_variation(net),
         "credited_to_net": _ratio(credited, float(np.sum(net[measured]))) if functional == "loss_gain" else math.nan,
     }

@@ -83,7 +83,7 @@ class LockstepFleet:
         """Return after how many seconds the round stops waiting: at its deadline, or when the quorum is reached."""
         replies = ~dropped & (seconds <= self._conditions.patience_s)
         replying = task.clients[replies[task.clients]]
-        if self._conditions.quorum is None or len(replying) <= self._conditions.quorum:
+        if self._conditions.quorum is None or len(replying) < self._conditions.quorum:
             return task.deadline_s
         return min(task.deadline_s, float(np.sort(seconds[replying])[self._conditions.quorum - 1]))
 

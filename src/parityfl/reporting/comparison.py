@@ -121,16 +121,20 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """`identical` where no pair differs, `better` or `worse` where the interval excludes zero, else what it is."""
+        """`identical` where no pair differs, `better` or `worse` where the interval excludes zero, else what it is.
+
+        Clients of one seed settle nothing about others, so there it is better or worse `in this run`.
+        """
         if self.identical:
             return "identical"
         if self.metric.better == 0:
             return "not ranked"
-        if self.estimate.low is None:
+        if not self.estimate.has_interval:
             return "no interval"
         if not self.estimate.excludes_zero:
             return "not settled"
-        return "better" if self.estimate.mean * self.metric.better > 0 else "worse"
+        word = "better" if self.estimate.mean * self.metric.better > 0 else "worse"
+        return word if self.pairs == "seeds" else f"{word} in this run"
 
 
 @dataclass(frozen=True)

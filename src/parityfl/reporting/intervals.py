@@ -7,6 +7,9 @@ import numpy as np
 
 CONFIDENCE = 0.95
 
+EQUAL = 1e-9
+"""How long, in units of the mean, rounding may have made the interval of equal values."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -28,6 +31,15 @@ class Estimate:
     def half_width(self) -> float | None:
         """Half the interval's length; None where there is no interval."""
         return None if self.high is None else self.high - self.mean
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there is one to judge by.
+
+        Two values that are equal give none: figures as coarse as an accuracy over few examples are so by chance, more
+        often than t allows for. Three or more that are equal are so seldom enough.
+        """
+        return self.half_width is not None and (self.n > 2 or self.half_width > EQUAL * abs(self.mean))
 
     @property
     def excludes_zero(self) -> bool:

@@ -21,6 +21,7 @@ OPTIONAL = (
     "mean_personal_accuracy",
     "worst10_personal_accuracy",
     "saturation",
+    "mean_net_gain",
 )
 """Columns that a folder may lack: they came later."""
 

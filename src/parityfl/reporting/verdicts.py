@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from parityfl.reporting.comparison import Comparison, Difference
 from parityfl.reporting.tables import interval, number
 
-VERDICTS = ("better", "worse", "not settled", "no interval", "identical")
+VERDICTS = (
+    "better", "better in this run", "worse", "worse in this run", "not settled", "no interval", "identical"
+)  # fmt: skip
 """The verdicts that a method is given in words, in their order."""
 
 

@@ -3,8 +3,12 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+from parityfl.core.distributions import PerClient, probabilities
 from parityfl.core.registry import Registry
-from parityfl.core.types import AvailabilityProcess, World
+from parityfl.core.types import AvailabilityProcess, FloatArray, World
+
+DRAWN_FROM = (0.02, 0.98)
+"""What a distribution's draws of pi are clipped to: nobody is always there by accident, and nobody never."""
 
 
 class AvailabilityModel(ABC):
@@ -35,3 +39,12 @@ class AvailabilityModel(ABC):
 
 
 availability: Registry[AvailabilityModel] = Registry("availability", "parityfl.availability", AvailabilityModel)
+
+
+def stationary(pi: PerClient, num_clients: int, seed: int) -> FloatArray:
+    """Return the share of time that each client is available in the long run, shape (N,).
+
+    Raises:
+        ConfigError: a share is not in [0, 1], or there is not one for each client.
+    """
+    return probabilities("availability.pi", pi, num_clients, seed, DRAWN_FROM)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from parityfl.core.availability.base import AvailabilityModel, availability
+from parityfl.core.availability.base import AvailabilityModel, availability, stationary
 from parityfl.core.availability.coins import CoinProcess, constant, fresh_coins
-from parityfl.core.distributions import PerClient, probabilities
+from parityfl.core.distributions import PerClient
 from parityfl.core.types import World
 
 
@@ -27,5 +27,5 @@ class Bernoulli(AvailabilityModel):
 
     def bind(self, world: World) -> CoinProcess:
         """Return the process with one fresh coin per client and slot."""
-        pi = probabilities("availability.pi", self.pi, world.num_clients, world.seed)
+        pi = stationary(self.pi, world.num_clients, world.seed)
         return CoinProcess(fresh_coins(world), constant(pi), world.interval_s)

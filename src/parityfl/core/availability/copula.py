@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from parityfl.core.availability.base import AvailabilityModel, availability
+from parityfl.core.availability.base import AvailabilityModel, availability, stationary
 from parityfl.core.availability.coins import slot_at
-from parityfl.core.distributions import PerClient, per_client, probabilities
+from parityfl.core.distributions import PerClient, per_client
 from parityfl.core.errors import ConfigError
 from parityfl.core.seeding import generator
 from parityfl.core.types import BoolArray, FloatArray, World
@@ -48,7 +48,7 @@ class Copula(AvailabilityModel):
         Raises:
             ConfigError: `factor` leaves [-1, 1], or `correlation` is no correlation matrix of N clients.
         """
-        pi = probabilities("availability.pi", self.pi, world.num_clients, world.seed)
+        pi = stationary(self.pi, world.num_clients, world.seed)
         if self.correlation is None:
             normals = _factor_normals(self.factor, world)
         else:

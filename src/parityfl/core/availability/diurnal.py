@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from parityfl.core.availability.base import AvailabilityModel, availability
+from parityfl.core.availability.base import AvailabilityModel, availability, stationary
 from parityfl.core.availability.coins import CoinProcess, fresh_coins, kept_coins, renewal_of
 from parityfl.core.availability.cycle import check_cycle, swing, wave
 from parityfl.core.distributions import PerClient, per_client, probabilities
@@ -54,7 +54,7 @@ class Diurnal(AvailabilityModel):
     def bind(self, world: World) -> CoinProcess:
         """Return the process with each client's mean, swing and peak."""
         clients, seed = world.num_clients, world.seed
-        pi = probabilities("availability.pi", self.pi, clients, seed)
+        pi = stationary(self.pi, clients, seed)
         swings = swing(pi, probabilities("availability.amplitude", self.amplitude, clients, seed))
         zone = np.floor(uniforms(seed, "time zone", 0, clients) * self.time_zones)
         peak_h = per_client("availability.peak_h", self.peak_h, clients, seed) + zone * self.period_h / self.time_zones

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from parityfl.core.availability.base import AvailabilityModel, availability
+from parityfl.core.availability.base import AvailabilityModel, availability, stationary
 from parityfl.core.availability.coins import CoinProcess, KeptCoins, constant, fresh_coins, renewal_of
-from parityfl.core.distributions import PerClient, per_client, probabilities
+from parityfl.core.distributions import PerClient, per_client
 from parityfl.core.errors import ConfigError
 from parityfl.core.types import FloatArray, World
 
@@ -49,7 +49,7 @@ class GilbertElliott(AvailabilityModel):
 
     def bind(self, world: World) -> CoinProcess:
         """Return the process with coins kept between renewals."""
-        pi = probabilities("availability.pi", self.pi, world.num_clients, world.seed)
+        pi = stationary(self.pi, world.num_clients, world.seed)
         coins = KeptCoins(fresh_coins(world), self._renewal(pi, world))
         return CoinProcess(coins, constant(pi), world.interval_s)
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from parityfl.core.availability.base import AvailabilityModel, availability
+from parityfl.core.availability.base import AvailabilityModel, availability, stationary
 from parityfl.core.availability.coins import CoinProcess, Coins, constant, fresh_coins, kept_coins, renewal_of
-from parityfl.core.distributions import PerClient, probabilities
+from parityfl.core.distributions import PerClient
 from parityfl.core.errors import ConfigError
 from parityfl.core.keys import require
 from parityfl.core.seeding import uniforms
@@ -59,7 +59,7 @@ class Groups(AvailabilityModel):
         return CoinProcess(kept, constant(pi), world.interval_s)
 
     def _pi(self, leader: IntArray, world: World) -> FloatArray:
-        pi = probabilities("availability.pi", self.pi, world.num_clients, world.seed)
+        pi = stationary(self.pi, world.num_clients, world.seed)
         if isinstance(self.pi, str):
             return pi[leader]
         odd = np.flatnonzero(pi != pi[leader])

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from parityfl.core.availability.base import AvailabilityModel, availability
+from parityfl.core.availability.base import AvailabilityModel, availability, stationary
 from parityfl.core.availability.coins import CoinProcess, fresh_coins, kept_coins, renewal_of
 from parityfl.core.availability.coupling import handed_out
 from parityfl.core.availability.cycle import check_cycle, swing, wave
@@ -55,7 +55,7 @@ class LabelCorrelated(AvailabilityModel):
         """
         share = _label_shares(world)
         labels = np.arange(share.shape[1], dtype=np.float64)
-        pi = probabilities("availability.pi", self.pi, world.num_clients, world.seed)
+        pi = stationary(self.pi, world.num_clients, world.seed)
         if self.rare_labels:
             pi = handed_out(pi, share @ labels, world.seed)
         amplitude = probabilities("availability.amplitude", self.amplitude, world.num_clients, world.seed)

@@ -5,10 +5,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from parityfl.core.availability.base import AvailabilityModel, availability
+from parityfl.core.availability.base import AvailabilityModel, availability, stationary
 from parityfl.core.availability.coins import CoinProcess, constant, fresh_coins, kept_coins, renewal_of
 from parityfl.core.availability.coupling import handed_out
-from parityfl.core.distributions import PerClient, probabilities
+from parityfl.core.distributions import PerClient
 from parityfl.core.keys import one_of
 from parityfl.core.types import World
 
@@ -43,7 +43,7 @@ class SizeCorrelated(AvailabilityModel):
     def bind(self, world: World) -> CoinProcess:
         """Return the process with the values of pi in the order of `world.num_samples`."""
         sign = 1.0 if self.direction == "increasing" else -1.0
-        pi = probabilities("availability.pi", self.pi, world.num_clients, world.seed)
+        pi = stationary(self.pi, world.num_clients, world.seed)
         pi = handed_out(pi, sign * np.asarray(world.num_samples, dtype=np.float64), world.seed)
         coins = kept_coins(fresh_coins(world), self.stability, world.num_clients)
         return CoinProcess(coins, constant(pi), world.interval_s)

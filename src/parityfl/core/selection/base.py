@@ -15,8 +15,9 @@ class Selector(ABC):
     """A selection rule: a frozen dataclass whose fields are its configuration keys.
 
     `source` names the paper. `deterministic` rules give inclusion probabilities of 0 and 1, with which no update can
-    be weighed by its inverse probability; rules without `has_probability` cannot tell any. Rules that `may_idle` may
-    select fewer clients than they were asked for.
+    be weighed by its inverse probability; rules without `has_probability` cannot tell any, and rules that are not
+    `positive` give none to some who are available. Rules that `may_idle` may select fewer clients than they were asked
+    for.
     """
 
     source: ClassVar[str] = ""
@@ -26,6 +27,11 @@ class Selector(ABC):
     def deterministic(self) -> bool:
         """Whether the selection follows from what the selector saw (ties aside)."""
         return False
+
+    @property
+    def positive(self) -> bool:
+        """Whether all who are available have a chance: else weighing by inverse probabilities leaves some out."""
+        return True
 
     @property
     def may_idle(self) -> bool:

@@ -31,7 +31,8 @@ class LeastNormalisedUtility(Selector):
     0, raw credit (`relative` false) and no bounds on it (`credit_low` 0, `credit_high` inf) converges to the
     lexicographic max-min normalised utilities at rate 1/T. The randomised mode softens the cut: inclusion
     probabilities are water-filled from exp(temperature x participations owed relative to the cut) and mixed with
-    `explore` of uniform selection, so that every available client's probability is known and positive.
+    `explore` of uniform selection, so that every available client's probability is known and, without `strict`,
+    positive.
 
     What is equalised: parity `opportunity` the conditional participation rate s_k / n_k (every credit is 1), `utility`
     the utility per opportunity, `selection` the number of participations (x_k = s_k + c). A client that is selected
@@ -92,6 +93,11 @@ class LeastNormalisedUtility(Selector):
     def deterministic(self) -> bool:
         """True in the mode of that name."""
         return self.mode == "deterministic"
+
+    @property
+    def positive(self) -> bool:
+        """False where `strict` is set: who is above its limit has no chance."""
+        return self.strict is None
 
     @property
     def may_idle(self) -> bool:

@@ -13,7 +13,7 @@ from parityfl.core.types import BoolArray, FloatArray
 
 _EXACT_LIMIT = 15
 _PASSES = 400
-_SAME_LEVEL = 1e-9
+_SAME_LEVEL = 1 + 1e-9
 
 
 def maxmin_exact(pi: FloatArray, mu: FloatArray, per_round: int) -> FloatArray:
@@ -39,7 +39,7 @@ def maxmin_exact(pi: FloatArray, mu: FloatArray, per_round: int) -> FloatArray:
     while settled < len(rank) - 1:
         larger = np.flatnonzero(np.arange(len(rank)) & settled == settled)[1:]
         ratio = (rank[larger] - rank[settled]) / (weight[larger] - weight[settled])
-        tight = larger[ratio <= ratio.min() + _SAME_LEVEL]
+        tight = larger[ratio <= ratio.min() * _SAME_LEVEL]
         bottleneck = int(np.bitwise_or.reduce(tight))
         level[present[(members[bottleneck] - members[settled]).astype(bool)]] = ratio.min()
         settled = bottleneck

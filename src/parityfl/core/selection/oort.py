@@ -61,6 +61,11 @@ class Oort(Selector):
         require(0 <= least <= self.explore, "selector.explore_least", least, "give a number between 0 and explore")
         require(0 <= self.penalty < inf, "selector.penalty", self.penalty, "give a number of 0 or more")
 
+    @property
+    def positive(self) -> bool:
+        """False: who is below the cut-off has no chance."""
+        return False
+
     def select(self, state: State, view: View, rng: np.random.Generator) -> Selection:
         """Draw from the tried and the untried."""
         ledger, here = view.ledger, view.available
