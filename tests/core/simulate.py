@@ -13,6 +13,19 @@ FAILED = OUTCOME_CODES.index(Outcome.FAILED)
 
 
 @dataclass(frozen=True)
+class Known:
+    """A process of which only the truth matters."""
+
+    pi: tuple[float, ...]
+
+    def available(self, time_s):
+        return np.ones(len(self.pi), dtype=bool)
+
+    def probability(self, time_s):
+        return np.array(self.pi)
+
+
+@dataclass(frozen=True)
 class History:
     """What a simulation ends with."""
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from parityfl.core.aggregation import combine
 from parityfl.core.aggregation.afl import Afl, project_on_simplex
-from parityfl.core.aggregation.combine import loss_before
+from parityfl.core.aggregation.combine import fold, loss_before, pool
 from parityfl.core.aggregation.fedau import FedAU
 from parityfl.core.aggregation.fedavg import FedAvg
 from parityfl.core.aggregation.fedawe import FedAwe
@@ -31,6 +32,7 @@ from parityfl.core.ledger import Ledger
 from parityfl.core.types import RoundContext, Update, World
 
 HOSTILE = 1e6
+nan = float("nan")
 
 
 class Game:
@@ -88,6 +90,18 @@ def test_fedavg_weighs_by_examples():
 
 def test_fedavg_of_clients_without_examples_is_nothing():
     assert Game(FedAvg()).round(update(0, 3, samples=0)) is None
+
+
+def test_an_update_of_several_blocks_is_added_whole(monkeypatch):
+    """Five parameters in blocks of two: 1 x k + 2 x 10 k."""
+    monkeypatch.setattr(combine, "BLOCK", 2)
+    row = np.arange(1, 6, dtype=np.float32)
+    assert fold([(1.0, row), (2.0, 10 * row)], 5).total.tolist() == [21, 42, 63, 84, 105]
+
+
+def test_pooled_updates_without_weight_are_nothing():
+    (pooled,) = pool([update(0, 3, samples=0)], FedAvg().weight, 1)
+    assert pooled.delta == near(0)
 
 
 # Memories.
@@ -281,6 +295,28 @@ def test_surrogate_accounting_reports_weights_and_keeps_no_memory():
     assert game.round(update(0, 2), update(1, 6, samples=3)) == near(5)
     assert game.round(update(1, 7)) == near(7)
     np.testing.assert_allclose(game.step.client_weight, [0.5, 1])
+
+
+def test_mifa_with_need_remembers_ratios_at_any_scale():
+    """F = .5. A loss of 1 is a ratio of 2: rho = .5 + .5 x 2 = 1.5, F = .5 (.7 + .6) = .65; of .65, 1: .75 + .5."""
+    game = Game(Mifa(need=1.0))
+    for loss in (0.5, 1.0, 0.65):
+        game.round(update(0, 1, loss=loss))
+    assert game.state["rho"][0] == pytest.approx(1.25)
+    assert game.state["loss_scale"] == near(0.65)
+
+
+def test_mifa_takes_its_scale_from_the_losses_that_are_known():
+    game = Game(Mifa(need=1.0), 3)
+    game.round(update(0, 1, loss=nan), update(1, 1, loss=1.0), update(2, 1, loss=3.0))
+    assert game.state["loss_scale"] == near(2)
+
+
+def test_surrogate_scales_a_late_update_too():
+    """eta0 = .5, decay 0: a late 2 weighs .5 beside a fresh 4: (1 + 4) / 1.5."""
+    game = Game(Surrogate(decay=0.0, eta0=0.5))
+    game.round()
+    assert game.round(update(0, 2, staleness=1), update(1, 4)) == near(10 / 3)
 
 
 # Inverse probabilities.
@@ -490,6 +526,18 @@ def test_fedau_counts_empty_rounds():
     assert game.state["omega"][0] == 2
 
 
+def test_a_late_update_when_nobody_is_there():
+    """It stands for itself: (N / m) x 4 / 1."""
+    game, nobody = Game(HorvitzThompson(population="available")), [False, False]
+    assert game.round(update(0, 4, staleness=1), probability=[0.0, 0.0], available=nobody, selected=[]) == near(8)
+
+
+def test_a_late_update_from_before_the_first_round_has_equal_chances():
+    """N / m = 4 / 2: (1/4) 2 x 4."""
+    game = Game(HorvitzThompson(population="available"), 4, 2)
+    assert game.round(update(0, 4, staleness=1), probability=[0.5] * 4, selected=[]) == near(2)
+
+
 # Clients that go on from their own model.
 
 
@@ -516,6 +564,13 @@ def test_fedawe_by_hand():
     assert start(0) == near(0.5)
     assert after(game.round(update(0, -1), update(1, 0))) == near(0.75)
     assert start(0) == near(0.75)
+
+
+def test_fedawe_counts_a_late_update_to_its_own_round():
+    """Asked in round 1, folded in round 2: it missed one round, not two."""
+    game = Game(FedAwe())
+    assert game.round() is None
+    assert game.round(update(1, 1, staleness=1)) == near(1)
 
 
 # Fairness by losses.
@@ -658,6 +713,40 @@ def test_fedfv_of_opposites_is_finite():
     assert Game(FedFV(), size=2).round(update(0, 1, 0), update(1, -1, 0)) == near(0, 0)
 
 
+def test_fedfv_minds_the_round_before_in_any_round():
+    game = Game(FedFV(tau=2), size=2)
+    game.round()
+    game.round(update(1, -1, 0))
+    assert game.round(update(0, 1, 1)) == near(0, 2**0.5)
+
+
+def test_fedfv_minds_only_what_conflicts():
+    """alpha 1: the mean (.25, .125) conflicts with (-.5, 0), not with (1, .25): (0, .125), scaled to its norm."""
+    game = Game(FedFV(alpha=1.0), size=2)
+    assert game.round(update(0, -0.5, 0), update(1, 1, 0.25)) == near(0, 5**0.5 / 8)
+    assert list(game.state) == ["last"]
+
+
+def test_fedfv_projects_no_more_updates_than_the_share_says():
+    """(-1, 0) and 20 times (1, 1), alpha .95: of the 20 x .05 that are projected, which floating point makes a little
+    more than 1, the first becomes (-.5, .5). The sum is (19.5, 20.5)."""
+    game = Game(FedFV(alpha=0.95, tau=0), 21, size=2)
+    first, second = game.round(update(0, -1, 0, before=0.0), *[update(k, 1, 1, before=1.0) for k in range(1, 21)])
+    assert first / second == pytest.approx(19.5 / 20.5)
+
+
+def test_q_fedavg_of_a_loss_of_nothing():
+    """q = 1/2, L = 2, F = 1e-10: D = 1e-5 x 2, h = .5 x 1e5 x 4 + 2e-5 = 200,000."""
+    direction = Game(QFedAvg(q=0.5, lipschitz=2.0)).round(update(0, 1, before=0.0))
+    assert direction[0] == pytest.approx(1e-10, rel=1e-4)
+
+
+def test_afl_begins_with_equal_shares():
+    game = Game(Afl(), 4)
+    game.round(update(0, 1), update(2, 1))
+    np.testing.assert_array_equal(game.step.client_weight, [0.25, nan, 0.25, nan])
+
+
 # Robustness.
 
 
@@ -741,6 +830,10 @@ def test_trimmed_mean_leaves_out_as_many_as_the_product_says(trim, count, cut):
     direction = Game(TrimmedMean(trim=trim), count).round(*updates)
     kept = count - 2 * cut
     assert direction == near((1 + 2 * (kept - 1)) / kept)
+
+
+def test_trimmed_mean_of_three_is_the_median():
+    assert Game(TrimmedMean(trim=0.45), 3).round(update(0, 0), update(1, 1), update(2, 5)) == near(1)
 
 
 # Who is registered.

@@ -332,6 +332,8 @@ def test_self_check_explains_the_shipped_models(name):
         (lambda: Copula(factor=0.1, correlation=[[1.0]]), "give one of the two"),
         (lambda: Copula(factor=2).bind(world(2)), "factor holds 2"),
         (lambda: Copula(correlation=[[1.0]]).bind(world(2)), "2 rows of 2"),
+        (lambda: Copula(correlation=[[1.0], [1.0]]).bind(world(2)), "2 rows of 2"),
+        (lambda: LabelCorrelated(period_h=0.0), "period_h = 0"),
         (lambda: Copula(correlation=[[1.0, 0.5], [0.4, 1.0]]).bind(world(2)), "symmetric"),
         (lambda: Copula(correlation=[[1.0, 1.5], [1.5, 1.0]]).bind(world(2)), "eigenvalue -0.5"),
         (lambda: Mixture([]), "components is empty"),

@@ -326,3 +326,15 @@ def test_the_interval_in_a_population_of_two_kinds(rounds, independent, bursty):
         hits.append((low <= pi) & (pi <= high))
     assert np.mean(hits, axis=0)[::2].mean() == pytest.approx(independent, abs=0.015)
     assert np.mean(hits, axis=0)[1::2].mean() == pytest.approx(bursty, abs=0.015)
+
+
+def test_the_interval_of_independent_rounds_is_wilsons():
+    """There every other of ten rounds: rho = 0. Wilson, 5 of 10: .5 -+ 1.95996 / 1.38415 sqrt(.025 + .0096036)."""
+    low, high = fairness.availability_interval(np.array([5]), np.array([10]), np.array([4]), np.array([5]))
+    assert (low[0], high[0]) == (pytest.approx(0.236593, abs=1e-5), pytest.approx(0.763407, abs=1e-5))
+
+
+def test_effective_rounds_by_hand():
+    """10 of 20 rounds, once on, once off: both rates (1 + 3/11) / 12 = 7/66; rho = 26/33; 20 (7/33) / (59/33)."""
+    one, ten, twenty = np.array([1]), np.array([10]), np.array([20])
+    assert fairness.effective_rounds(ten, twenty, one, one) == pytest.approx([140 / 59])

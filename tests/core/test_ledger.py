@@ -171,3 +171,15 @@ def test_a_utility_that_no_float_holds_is_infinite_from_then_on():
     """1e308 + 1e308 is more than the largest float, 1.8e308; the 0.5 after it does not bring it back."""
     rounds = [record(number, [1], [COMPLETED], credit=[credit]) for number, credit in enumerate([1e308, 1e308, 0.5], 1)]
     assert [ledger_of(rounds[:count]).utility[0] for count in (1, 2, 3)] == [1e308, np.inf, np.inf]
+
+
+def test_what_is_counted_over_many_rounds():
+    """Client 0 comes and goes twice; client 1 fails three times, completes, then fails."""
+    there, fates = [1, 0, 1, 0, 1], [FAILED, FAILED, FAILED, COMPLETED, FAILED]
+    rounds = [record(t + 1, [there[t], 1], [0, fates[t]]) for t in range(5)]
+    assert ledger_of(rounds[:3]).missed.tolist() == [0, 3]
+    after = ledger_of(rounds)
+    assert after.missed.tolist() == [0, 1]
+    assert (after.switched_on.tolist(), after.switched_off.tolist()) == ([2, 0], [2, 0])
+    late = ledger_of([record(t, [1], [LATE]) for t in (1, 2, 3)])
+    assert (late.late.tolist(), late.last_overdue.tolist()) == ([3], [3])

@@ -1,12 +1,13 @@
 """A round as pure functions: plan, close, figures."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from simulate import Known
 
 from parityfl.core.errors import ConfigError
 from parityfl.core.ledger import OUTCOME_CODES, Ledger, account
@@ -17,19 +18,6 @@ from parityfl.core.types import Outcome, Selection, Update, World
 NAN = float("nan")
 VECTOR = np.zeros(2, dtype=np.float32)
 OUTCOMES = list(Outcome)
-
-
-@dataclass(frozen=True)
-class Known:
-    """A process of which only the truth matters."""
-
-    pi: tuple[float, ...]
-
-    def available(self, time_s):
-        return np.ones(len(self.pi), dtype=bool)
-
-    def probability(self, time_s):
-        return np.array(self.pi)
 
 
 def world(clients=3, **changes):
@@ -333,6 +321,7 @@ def test_nobody_there_plans_an_empty_round():
         (([0, 2, 2], None), "not ascending and distinct"),
         (([2, 0], None), "not ascending and distinct"),
         (([7], None), "not among the available"),
+        (([-1], None), "not among the available"),
         (([0, 2], [0.9, 0.9, 0.9]), "unavailable clients have a probability"),
         (([0, 2], [0.9, 0, 0.9]), "sum to 1.8, but 2 clients"),
         (([0, 2], [1.0, 1.0]), "probability has shape"),
@@ -414,3 +403,27 @@ def test_the_draw_of_a_round_depends_on_nothing_but_the_round():
         for ledger in (Ledger.empty(3), two_rounds()[2])
     ]  # fmt: skip
     assert drawn[0] == drawn[1]
+
+
+def test_credited_to_net_leaves_out_whose_utility_is_unknown():
+    """u = (1, ?, 1) against net gains (1, -.1, .8)."""
+    _, second, ledger, a_world = two_rounds()
+    unknown = replace(ledger, utility=np.array([1.0, NAN, 1.0]))
+    assert fairness_figures(second, unknown, a_world, "loss_gain")["credited_to_net"] == pytest.approx(2 / 1.8)
+
+
+def test_the_aggregators_weights_are_recorded():
+    a_plan, measured = plan(1, [1, 1, 1], [0]), {"eval_loss": np.ones(3), "eval_accuracy": np.ones(3)}
+    sent, weights = a_plan.selected, np.array([1.0, 0.5, NAN])
+    told = close_round(
+        a_plan,
+        [reply(0)],
+        started(),
+        world(),
+        **measured,
+        sent_global=sent,
+        surrogate_weight=weights,
+        functional="loss_gain",
+    )
+    np.testing.assert_array_equal(told.surrogate_weight, weights)
+    assert np.isnan(close(a_plan, [reply(0)], started()).surrogate_weight).all()

@@ -143,3 +143,9 @@ def test_smallest_breaks_ties_evenly():
     assert counts[1] == 1000
     assert counts[3] == 0
     assert 400 < counts[0] < 600
+
+
+def test_smallest_of_many():
+    """Of few values numpy sorts all; of 5000 it partitions."""
+    index = generator(0, "many").permutation(5000).astype(float)
+    np.testing.assert_array_equal(smallest(index, 300, generator(0, "ties")), np.flatnonzero(index < 300))

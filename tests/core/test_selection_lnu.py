@@ -288,3 +288,42 @@ def test_every_setting_keeps_the_contract(settings):
 def test_a_bad_value_is_named(key, value):
     with pytest.raises(ConfigError, match=rf"selector\.{key} = "):
         LeastNormalisedUtility(**{key: value})
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_the_next_credit_is_a_clients_own_mean_shrunk_towards_one(relative):
+    """(q + 2) / (s + 2) = 6/4 and 3/4; u = (1, 1.2), n = 2: x = (1.75, 1.575) / 2, cut .83125, owed
+    (-.04375 x 2 / 1.5, .04375 x 2 / .75) = (-.175 / 3, .35 / 3)."""
+    state = state_of(u=(1, 1.2), n=(1, 1), q=(4, 1), s=(2, 2), ubar=1)
+    share = exp(-0.35 / 3) / (exp(-0.35 / 3) + exp(0.7 / 3))
+    rule = LeastNormalisedUtility(parity="utility", relative=relative)
+    probability = rule.select(state, view_of(small_world((1.0, 1.0), 1), (0, 1)), rng).probability
+    assert probability == pytest.approx([0.9 * share + 0.05, 0.95 - 0.9 * share])
+
+
+def test_relative_utility_is_remembered_between_zero_and_five():
+    """Mean 1 of (8, -1, 0 ... 0) with negatives as 0: 8, -1 and 0 are remembered as 5, 0 and 0."""
+    rule, credit = LeastNormalisedUtility(parity="utility"), (8.0, -1.0, *[0.0] * 6)
+    state = observe(rule, rule.init(small_world((1.0,) * 8, 1)), (1,) * 8, (COMPLETED,) * 8, credit)
+    assert state["q"].tolist() == [5, *[0] * 7]
+
+
+@pytest.mark.parametrize(("relative", "charge"), [(False, 0.8), (True, 2.0)])
+def test_a_drop_out_is_charged_in_the_units_of_the_credit(relative, charge):
+    """Mean .4, two average participations."""
+    rule = LeastNormalisedUtility(parity="utility", relative=relative, dropout_charge=2.0)
+    state = observe(rule, rule.init(small_world((1.0,) * 2, 2)), (1, 1), (COMPLETED, FAILED), (0.4, 0.0))
+    assert state["u"][1] == pytest.approx(charge)
+
+
+@pytest.mark.parametrize(("parity", "strict", "kept"), [("opportunity", 0.7, [1, 2, 3]), ("selection", 0.3, [0, 2, 3])])
+def test_strict_compares_what_is_equalised(parity, strict, kept):
+    """With this round n = (5, 10, 12, 4), u = (4, 5, 3, 0). Per opportunity (.8, .5, .25), the last seen too seldom:
+    the tenth percentile is .25 + .2 x .25 = .3, and 1.7 x .3 = .51. Participations: 3 + .2 = 3.2, times 1.3 = 4.16."""
+    state = state_of(u=(4, 5, 3, 0), n=(4, 9, 11, 3), q=(0,) * 4, s=(0,) * 4, ubar=0)
+    rule = LeastNormalisedUtility(mode="deterministic", parity=parity, strict=strict)
+    assert rule.select(state, view_of(small_world((1.0,) * 4, 4), range(4)), rng).clients.tolist() == kept
+
+
+def test_strict_zero_is_allowed():
+    assert LeastNormalisedUtility(strict=0.0).may_idle

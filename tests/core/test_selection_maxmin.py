@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulate import simulate, view_of
+from simulate import Known, simulate, view_of
 
 from parityfl.core.errors import ConfigError
 from parityfl.core.ledger import COMPLETED, Ledger, account
@@ -157,3 +157,8 @@ def test_the_oracle_attains_what_correlation_allows():
 def test_the_oracle_needs_the_truth(change, message):
     with pytest.raises(ConfigError, match=message):
         OracleMaxMin().init(replace(small_world((0.5, 0.5), 1), **change))
+
+
+def test_the_oracle_needs_the_truth_of_all():
+    with pytest.raises(ConfigError, match="true availabilities are not known"):
+        OracleMaxMin().init(replace(small_world((0.5, 0.5), 1), availability=Known((0.5, float("nan")))))

@@ -5,7 +5,7 @@ from math import log, sqrt
 
 import numpy as np
 import pytest
-from simulate import FAILED, play_round, simulate, view_of
+from simulate import FAILED, Known, play_round, simulate, view_of
 
 from parityfl.core.errors import ConfigError
 from parityfl.core.ledger import COMPLETED, Ledger
@@ -388,3 +388,62 @@ def test_psp_is_uniform():
 def test_a_bad_value_is_named(name, settings):
     with pytest.raises(ConfigError, match=rf"selector\.{next(iter(settings))} = "):
         selector.get(name)(**settings)
+
+
+@pytest.mark.parametrize("truth", [0.0, nan])
+def test_a_client_that_came_against_its_truth_is_estimated(truth):
+    """There in round 1 of 1, pi counts 1 beside .5: (1/1, 1/.5) of 3."""
+    world = replace(small_world((0.5, 0.5), 1), availability=Known((truth, 0.5)))
+    probability = InverseAvailability().select({}, view_of(world, (0, 1)), rng).probability
+    assert probability == pytest.approx([1 / 3, 2 / 3])
+
+
+def test_the_least_need_is_a_tenth_of_the_mean():
+    """Gains (6, -1): mean 3, so the second needs .3."""
+    ledger = ledger_of(2, 3, selected=(1, 1), available=(3, 3), local_gain=(6.0, -1.0))
+    view = view_of(small_world((1.0, 1.0), 1), (0, 1), 4, ledger=ledger)
+    assert Need(by="local_gain").index({}, view) == pytest.approx([1.5 / 24, 1.5 / 1.2])
+
+
+@pytest.mark.parametrize(("latency", "quantile"), [((1.0, 2.0, nan, nan), 1.0), ((1.0, nan, nan, nan), 0.0)])
+def test_oort_forgives_what_is_no_slower_than_preferred(latency, quantile):
+    """Nobody is slower than the preferred duration, or it is not known: as without latencies."""
+    rule = Oort(explore=0.5, explore_decay=1.0, cutoff=0.0, duration_quantile=quantile)
+    first, second = 1 + sqrt(0.1 * log(5) / 4), 1 + sqrt(0.1 * log(5))
+    probability = rule.select({}, oort_view(latency_s=latency), rng).probability
+    assert probability == pytest.approx([first / (first + second), second / (first + second), 0.5, 0.5])
+
+
+def test_oort_cuts_off_relative_to_the_last_that_would_make_it():
+    """Utilities 1.20 and 1.40 for one slot: the first misses .95 x 1.40 = 1.33."""
+    probability = Oort(explore=0.5, explore_decay=1.0).select({}, oort_view(), rng).probability
+    assert probability == pytest.approx([0, 1, 0.5, 0.5])
+
+
+def test_oort_counts_the_examples():
+    """Equal losses on 10 and 20 examples: (10 - 9.99) / 10.01 and 1, plus the bonus."""
+    view = oort_view()
+    view = replace(view, world=replace(view.world, num_samples=np.array([10, 20, 10, 10])))
+    first, second = 0.01 / 10.01 + sqrt(0.1 * log(5) / 4), 1 + sqrt(0.1 * log(5))
+    probability = Oort(explore=0.5, explore_decay=1.0, cutoff=0.0).select({}, view, rng).probability
+    assert probability[:2] == pytest.approx([first / (first + second), second / (first + second)])
+
+
+@pytest.mark.parametrize(("local_gain", "credit", "good", "bad"), [(-1.0, 1.0, 1, 2), (1.0, -1.0, 2, 1)])
+def test_fairfedcs_adds_to_what_it_knew(local_gain, credit, good, bad):
+    """Client 0 is served: its queue falls by 1; its local gain judges it, not its credit. Client 1's queue grows by
+    1/2 of (1 + 1) / (1 + 0 + 2)."""
+    world, rule = small_world((1.0, 1.0), 1), FairFedCS()
+    state = {"queue": np.array([2.0, 0.5]), "good": np.array([1.0, 1.0]), "bad": np.array([1.0, 0.0])}
+    outcome = np.array([COMPLETED, 0])
+    record = closed_round(view_of(world, (0, 1)), np.ones(2, bool), outcome, np.array([credit, 0.0]))
+    after = rule.observe(state, replace(record, local_gain=np.array([local_gain, nan])), world)
+    assert after["queue"] == pytest.approx([1, 0.5 + 1 / 3])
+    assert (after["good"].tolist(), after["bad"].tolist()) == ([good, 1], [bad, 0])
+
+
+def test_aw_psp_prefers_who_is_often_there():
+    """Scores .2 x (10 - 4) and 1 x (10 - 5)."""
+    world = replace(small_world((1.0, 1.0), 1), label_counts=np.zeros((2, 0), dtype=np.int64))
+    ledger = ledger_of(2, 9, available=(1, 9), last_selected=(4, 5))
+    assert chosen(AvailabilityWeightedPsp(), world, (0, 1), ledger) == [1]

@@ -61,3 +61,10 @@ def test_of_a_client_whose_utility_nobody_measured_only_its_gain_is_unknown():
 def test_no_utility_ends_a_run(utility):
     """What cannot be added up is not finite, and raises nothing."""
     assert all(len(part) == 2 for part in astuple(shortfall(ledger_of(4, (4, 2), (2, 2), (2, 1), utility))))
+
+
+def test_a_single_participation_counts():
+    """pi 1, sigma 1/2, e 1, g 2."""
+    parts = shortfall(ledger_of(1, (1, 1), (1, 0), (1, 0), (2.0, 0.0)))
+    assert parts.share == pytest.approx([1, 1])
+    assert parts.scheduling == pytest.approx([-1, 1])

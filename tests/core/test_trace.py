@@ -228,6 +228,48 @@ def test_replay_equals_a_naive_one(tmp_path_factory, case):
         assert process.available(time_s).tolist() == [on and known for on in naive]
 
 
+def test_the_copies_of_every_device_are_shifted(tmp_path):
+    """b, the second device, is on in one hour of 48: it and its 47 copies have one each."""
+    process = Trace(path=csv_file(tmp_path, f"a,0,{2 * DAY}", "b,0,3600")).bind(world(96))
+    assert all(process.available(hour * 3600.0)[1::2].sum() == 1 for hour in range(48))
+
+
+def test_the_clock_begins_at_the_last_midnight_before_the_earliest_record(tmp_path):
+    a = [("30 03:00:00", "wifi"), ("30 04:00:00", "screen_on")]
+    b = [("29 06:00:00", "wifi"), ("29 12:00:00", "screen_on")]
+    assert read_recording(flash_file(tmp_path, a=a, b=b), "wifi").midnight_s == MIDNIGHT
+
+
+def test_intervals_of_a_real_clock_begin_at_its_midnight(tmp_path):
+    path = csv_file(tmp_path, f"a,{MIDNIGHT + 3600},{MIDNIGHT + 7200}")
+    assert read_recording(path).first_s.tolist() == [MIDNIGHT]
+
+
+def test_a_state_expires_within_its_own_device(tmp_path):
+    a = [("29 00:00:00", "wifi"), ("29 02:00:00", "screen_on")]
+    b = [("29 00:00:00", "wifi"), ("29 06:00:00", "screen_on")]
+    steps = read_recording(flash_file(tmp_path, a=a, b=b), "wifi", 3)
+    assert steps.device.tolist() == [0, 1, 1, 1]
+    assert (steps.start_s - MIDNIGHT).tolist() == [0, 0, 3 * 3600, 6 * 3600]
+    assert steps.on.tolist() == [True, True, False, True]
+
+
+def test_a_devices_last_state_does_not_expire_into_the_next_device(tmp_path):
+    a = [("29 00:00:00", "wifi"), ("29 02:00:00", "screen_on")]
+    b = [("31 00:00:00", "wifi"), ("31 02:00:00", "screen_on")]
+    assert on_intervals(flash_file(tmp_path, a=a, b=b), "wifi", max_gap_h=3) == hours((0, 2))
+
+
+def test_a_round_that_outlasts_the_recording_is_not_full(tmp_path):
+    process = Trace(path=csv_file(tmp_path, "a,0,3600"), loop=False, require_full_round=True).bind(world(1))
+    assert [bool(process.available(at)[0]) for at in (0.0, 3000.0, 3300.0)] == [True, True, False]
+
+
+def test_as_many_clients_as_devices_are_no_replication(tmp_path):
+    path = csv_file(tmp_path, "a,0,600", "b,0,600")
+    assert Trace(path=path, replicate=False).bind(world(2)).available(0.0).all()
+
+
 # --- the plain CSV
 
 

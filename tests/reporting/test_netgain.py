@@ -24,6 +24,8 @@ def with_gains(run: RunData, gains: list[float | None]) -> RunData:
         ([-0.1, -0.1, *[0.2] * (ROUNDS - 2)], False, ROUNDS - 2),
         ([*[0.2] * (ROUNDS - 1), -0.01], True, 0),
         ([*[0.2] * (ROUNDS - 2), -0.01, None], True, 0),
+        ([*[None] * (ROUNDS - 1), -0.01], True, 0),
+        ([0.0] * ROUNDS, False, ROUNDS),
         ([None] * ROUNDS, False, ROUNDS),
     ],
 )

@@ -9,7 +9,8 @@ from folders import write_run
 
 from parityfl.core.errors import FolderError
 from parityfl.reporting.compare import compare, why_unpaired
-from parityfl.reporting.comparison import Comparison, Difference
+from parityfl.reporting.comparison import METRICS, Comparison, Difference
+from parityfl.reporting.intervals import estimate
 from parityfl.reporting.load import RunData, last_known, load_run
 from parityfl.reporting.tables import markdown
 from parityfl.reporting.verdicts import verdicts
@@ -265,3 +266,15 @@ def test_the_manifest_is_of_results_and_not_of_folders(tmp_path: Path):
     found = [compare([load_run(path) for path in paths]).manifest for paths in (ours, (*again, stopped), ours[:1])]
     assert found[0] == found[1] != found[2]
     assert found[0] == sha256(b"aa bb\ncc dd\n").hexdigest()
+
+
+def test_differences_that_cancel_are_not_identical():
+    found = Difference("", "mine", "fedavg", METRICS[0], "seeds", estimate([0.1, -0.1]), 1, 1.0)
+    assert (found.identical, found.verdict) == (False, "not settled")
+
+
+def test_clients_and_rounds_that_differ_are_told_as_a_span(tmp_path: Path):
+    runs = [
+        load_run(write_run(tmp_path / str(seed), seed=seed, rounds=rounds)) for seed, rounds in enumerate((8, 5, 6))
+    ]
+    assert [row.rounds for row in compare(runs).rows] == ["5-8"]

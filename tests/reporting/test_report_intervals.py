@@ -48,3 +48,10 @@ def test_sign_test():
     assert sign_test([1, 1, 1, 1, -1, 0]) == pytest.approx(0.375)
     assert sign_test([0.1]) is None
     assert sign_test([0.1, 0.0]) is None
+
+
+def test_sign_test_of_small_differences():
+    """One of five below 0: 2 (5 + 1) / 2^5. One each of two: never more than 1. Two of two: 2 / 2^2."""
+    assert sign_test([0.1, 0.2, 0.3, 0.4, -0.1]) == pytest.approx(0.375)
+    assert sign_test([0.1, -0.1]) == 1.0
+    assert sign_test([0.1, 0.2]) == pytest.approx(0.5)

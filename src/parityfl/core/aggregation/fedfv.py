@@ -73,7 +73,7 @@ class FedFV(Aggregator):
     def _without_conflicts(self, originals: Sequence[Vector]) -> list[Vector]:
         """Project all but the last updates, whose losses are largest."""
         size = len(originals)
-        projected = ceil((size - 1) * (1 - self.alpha)) if self.alpha > 0 else size
+        projected = ceil((size - 1) * (1 - self.alpha) - 1e-9) if self.alpha > 0 else size  # 20 x .05 is above 1
         return [_projected(i, originals) if i < projected else originals[i] for i in range(size)]
 
     def _remember(self, state: State, round: int, updates: Sequence[Update]) -> None:
