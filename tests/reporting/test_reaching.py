@@ -67,6 +67,14 @@ def test_methods_by_the_round_in_which_they_are_where_the_baseline_ends(tmp_path
     assert theirs.rounds == (8, 8, 8)
 
 
+def test_the_baseline_ends_with_the_mean_of_its_last_fifth(tmp_path: Path):
+    """Of ten rounds the last two: .5 + .02 x 9.5 = .69, where .61 + .02 t is from round 4 on."""
+    folders = [write_run(tmp_path / "f", rounds=10), write_run(tmp_path / "m", rounds=10, base=0.61, **MINE)]
+    found = compare([load_run(folder) for folder in folders], "fedavg")
+    assert pace(found, "mine", "global_accuracy").value.mean == pytest.approx(0.69)
+    assert [pace(found, name, "global_accuracy").rounds for name in ("mine", "fedavg")] == [(4,), (10,)]
+
+
 def test_where_half_do_not_get_there_the_median_is_not_a_number(tmp_path: Path):
     """The gap of `last` ends at .375, that of `first` at 1: see `folders`."""
     found = comparison(tmp_path, [0.61, 0.49], baseline="mine")

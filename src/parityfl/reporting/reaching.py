@@ -1,7 +1,9 @@
 """How soon: the round in which a method is where the baseline ends, in accuracy and in parity.
 
-What is left of the rounds does not count, so a method that is quick and then stands still is told from one that is
-better in the end. A run that never gets there took longer than its rounds: it is counted as that, not left out.
+Where it ends is the mean over the last fifth of its rounds: one round is noisy, and an equally good method would often
+never get where the luckiest last round was. What is left of the rounds does not count, so a method that is quick and
+then stands still is told from one that is better in the end. A run that never gets there took longer than its rounds:
+it is counted as that, not left out.
 """
 
 from collections.abc import Sequence
@@ -17,10 +19,12 @@ from parityfl.reporting.comparison import Comparison, Row
 from parityfl.reporting.intervals import Estimate, estimate
 from parityfl.reporting.load import RunData
 
+LAST_PART = 5
+
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be reached: the baseline's last value of a figure.
+    """What is to be reached: where the baseline ends in a figure.
 
     Attributes:
         column: the figure's name in rounds.csv.
@@ -50,7 +54,7 @@ class Pace:
         setting: as in `Row`.
         method: the method's label.
         target: which figure.
-        value: the baseline's last value, over the same seeds.
+        value: where the baseline ends, over the same seeds.
         rounds: a run's round each, by ascending seed; infinite where it never gets there.
         within: how many rounds the runs had.
     """
@@ -101,12 +105,17 @@ def round_of(known: pl.DataFrame, target: Target, value: float) -> float:
 
 def _pace(row: Row, pairs: Sequence[tuple[RunData, RunData]], target: Target) -> Pace | None:
     shared = [both for pair in pairs if not (both := _known_to_both(*pair, target.column)).is_empty()]
-    ends = [float(both[f"{target.column}_base"][-1]) for both in shared]
+    ends = [_end(both[f"{target.column}_base"]) for both in shared]
     mean = estimate(ends)
     if mean is None:
         return None
     rounds = tuple(round_of(both, target, end) for both, end in zip(shared, ends, strict=True))
     return Pace(row.setting, row.method, target, mean, rounds, max(run.rounds.height for run, _ in pairs))
+
+
+def _end(values: pl.Series) -> float:
+    """Return the mean of the last fifth of some values, of one at least."""
+    return float(np.mean(values.tail(max(1, len(values) // LAST_PART)).to_numpy()))
 
 
 def _known_to_both(run: RunData, partner: RunData, column: str) -> pl.DataFrame:
