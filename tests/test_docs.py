@@ -18,6 +18,7 @@ from parityfl.core.objectives import objective
 from parityfl.core.presets import preset_names
 from parityfl.core.selection import selector
 from parityfl.listing import entries
+from parityfl.wire.schemas import EvaluateReply, EvaluateRequest, InitialReply, TrainReply, TrainRequest
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -142,6 +143,19 @@ def test_every_partition_is_documented():
 def test_every_column_is_documented(title, columns):
     documented = set(rows(heading(page("metrics.md"), title)))
     assert [column for column in columns if column not in documented] == []
+
+
+# What devices and the coordinator say to each other.
+
+
+@pytest.mark.parametrize("message", [TrainRequest, TrainReply, EvaluateRequest, EvaluateReply, InitialReply])
+def test_every_field_of_a_message_in_a_document_is_documented_with_its_default(message):
+    table = rows(heading(page("http-api.md"), f"### {message.__name__}"))
+    documented = {name: line.split("|")[2].strip() for name, line in table.items()}
+    schema = message.model_json_schema()
+    defaults = {name: about.get("default") for name, about in schema["properties"].items()}
+    written = {name: "null" if default is None else str(default) for name, default in defaults.items()}
+    assert documented == written | dict.fromkeys(schema["required"], "required")
 
 
 # Links and examples.

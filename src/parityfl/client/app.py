@@ -10,20 +10,29 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
+from pydantic import BaseModel
 
 from parityfl.client.identity import Identity
 from parityfl.client.service import AskerGone, DeviceHost
 from parityfl.web import problems
 from parityfl.web.access import Access, Guarded
 from parityfl.web.bodies import Bodies, Body
-from parityfl.web.documents import DocumentResponse, read_document
+from parityfl.web.documents import DOCUMENT, DocumentResponse, read_document, show_messages
 from parityfl.web.limits import Paced
 from parityfl.web.problems import ProblemError
 from parityfl.web.version import VERSION
 from parityfl.wire.digests import CONTENT_DIGEST, content_digest, digest_of
 from parityfl.wire.paths import EVALUATE, INITIAL, TRAIN
 from parityfl.wire.payload import Payload
-from parityfl.wire.schemas import SAFETENSORS, DeviceStatus, EvaluateReply, EvaluateRequest, Health, TrainRequest
+from parityfl.wire.schemas import (
+    DeviceStatus,
+    EvaluateReply,
+    EvaluateRequest,
+    Health,
+    InitialReply,
+    TrainReply,
+    TrainRequest,
+)
 from parityfl.wire.signing import Proof
 
 T = TypeVar("T")
@@ -41,9 +50,6 @@ class DocumentRoute(APIRoute):
         return endpoint
 
 
-_BINARY = {SAFETENSORS: {"schema": {"type": "string", "format": "binary"}}}
-
-
 def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
     """Return the application that answers for the devices of `host`.
 
@@ -58,7 +64,7 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         TRAIN,
         response_class=Response,
         responses={
-            200: {"content": _BINARY},
+            200: {"content": DOCUMENT, "description": _carries(TrainReply)},
             **problems.responses(400, 401, 404, 408, 409, 410, 413, 415, 422, 500, 503, 507),
         },
         openapi_extra=_body(TrainRequest),
@@ -89,7 +95,11 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         headers = {CONTENT_DIGEST: content_digest(hashed), **known.prove(proof, hashed)}
         return Response(measured, media_type="application/json", headers=headers)
 
-    @documents.get(INITIAL, response_class=Response, responses={200: {"content": _BINARY}, **problems.responses(401)})
+    @documents.get(
+        INITIAL,
+        response_class=Response,
+        responses={200: {"content": DOCUMENT, "description": _carries(InitialReply)}, **problems.responses(401)},
+    )
     async def initial(request: Request) -> Response:
         """Return the model before the first round, for a coordinator that cannot build it."""
         return _document(known.identify(request), await host.initial())
@@ -102,6 +112,7 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},  # else each request looks for who wants it
     )
     problems.install(app, known.prove_problem)
+    show_messages(app)
     app.add_middleware(Paced)
     app.add_middleware(Guarded, access=Access(private=known.asks))
 
@@ -155,7 +166,10 @@ async def _listen(request: Request, patience: asyncio.Timeout) -> None:
     patience.reschedule(asyncio.get_running_loop().time())
 
 
-def _body(schema: type[TrainRequest | EvaluateRequest]) -> dict[str, Any]:
-    """Document a body that is a file: FastAPI itself would only know a form or JSON."""
-    text = f"A safetensors document: named float32 tensors, and a {schema.__name__} as JSON in its metadata."
-    return {"requestBody": {"required": True, "description": text, "content": _BINARY}}
+def _body(schema: type[BaseModel]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "description": _carries(schema), "content": DOCUMENT}}
+
+
+def _carries(schema: type[BaseModel]) -> str:
+    name = schema.__name__
+    return f"A safetensors document: named float32 tensors, and in its metadata the JSON of the schema `{name}`."

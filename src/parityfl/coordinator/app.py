@@ -19,7 +19,7 @@ from parityfl.coordinator.metrics import exposition
 from parityfl.coordinator.service import Coordinator
 from parityfl.web import problems
 from parityfl.web.access import Access, Guarded, target_of
-from parityfl.web.documents import DocumentResponse, read_document
+from parityfl.web.documents import DOCUMENT, DocumentResponse, read_document, show_messages
 from parityfl.web.limits import BodyLimit, Paced
 from parityfl.web.problems import ProblemError, TooLargeError
 from parityfl.web.version import VERSION
@@ -27,7 +27,6 @@ from parityfl.wire.digests import CONTENT_DIGEST, EMPTY, digest, digest_of
 from parityfl.wire.paths import REGISTER, RESULT, STATUS_UPDATE, WORK
 from parityfl.wire.payload import Payload
 from parityfl.wire.schemas import (
-    SAFETENSORS,
     WORK_ID,
     WORK_PATH,
     WORK_UNWANTED,
@@ -44,7 +43,12 @@ from parityfl.wire.schemas import (
 )
 from parityfl.wire.signing import HEADER, Proof
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_MODEL = "A safetensors document whose metadata holds the JSON of the schema `TrainRequest`."
+_GIVEN = "A safetensors document whose metadata holds the JSON of the schema `TrainRequest` or `EvaluateRequest`."
+_TAKEN = (
+    "What a call would have been answered with: a safetensors document whose metadata holds the JSON of the schema "
+    "`TrainReply` or `InitialReply`, the JSON of the schema `EvaluateReply`, or a problem."
+)
 _STATUS = Query(ge=200, le=599, description="The HTTP status of the answer.")
 _ROUND = Path(description="The round, from 1.")
 _ProofHeader = Annotated[
@@ -90,6 +94,7 @@ def create_app(coordinator: Coordinator, access: Access | None = None) -> FastAP
         description="Admits devices, runs the rounds, and shows who takes part and who benefits.",
     )
     problems.install(app, _prove_problem)
+    show_messages(app)
     limit = coordinator.config.security.max_json_bytes
     app.add_middleware(BodyLimit, limit=limit, setting=f"security.max_json_bytes = {limit}", but=f"{WORK}/")
     app.add_middleware(Paced)
@@ -131,7 +136,7 @@ def _add_devices(app: FastAPI, coordinator: Coordinator) -> None:
         WORK,
         response_class=Response,
         responses={
-            200: {"content": {SAFETENSORS: _BINARY}},
+            200: {"content": DOCUMENT, "description": _GIVEN},
             204: {"description": "Nothing to do for now"},
             **problems.responses(400, 401, 408, 409, 413, 415, 422),
         },
@@ -152,7 +157,12 @@ def _add_devices(app: FastAPI, coordinator: Coordinator) -> None:
         about |= {WORK_ID: found.work_id, WORK_PATH: found.path, CONTENT_DIGEST: payload.content_digest}
         return DocumentResponse(payload, {**about, **gate.sign_answer(proof, 200, payload.digest, about)})
 
-    @app.post(RESULT, status_code=204, responses=problems.responses(400, 401, 404, 408, 413, 415, 422))
+    @app.post(
+        RESULT,
+        status_code=204,
+        responses=problems.responses(400, 401, 404, 408, 413, 415, 422),
+        openapi_extra={"requestBody": {"description": _TAKEN, "content": {**DOCUMENT, "application/json": {}}}},
+    )
     async def result(
         work_id: str, status: Annotated[int, _STATUS], request: Request, proof: _ProofHeader = None
     ) -> Response:
@@ -203,7 +213,7 @@ def _add_run(app: FastAPI, coordinator: Coordinator) -> None:
     @app.get(
         "/model",
         response_class=Response,
-        responses={200: {"content": {SAFETENSORS: _BINARY}}, **problems.responses(503)},
+        responses={200: {"content": DOCUMENT, "description": _MODEL}, **problems.responses(503)},
     )
     async def model() -> Response:
         """Return the current model as a safetensors document that can be posted to a client's /train as it is."""

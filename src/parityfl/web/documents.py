@@ -1,7 +1,10 @@
 """Requests and answers that carry a document: a large one lies where it was read to, and is sent from where it lies."""
 
 from collections.abc import Mapping
+from typing import Any
 
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -11,7 +14,20 @@ from parityfl.web.limits import UNCODED, coding_fault
 from parityfl.web.problems import ProblemError
 from parityfl.wire.offload import SMALL_BYTES
 from parityfl.wire.payload import Payload
-from parityfl.wire.schemas import SAFETENSORS
+from parityfl.wire.schemas import (
+    SAFETENSORS,
+    EvaluateReply,
+    EvaluateRequest,
+    InitialReply,
+    TrainReply,
+    TrainRequest,
+)
+
+DOCUMENT: Mapping[str, Any] = {SAFETENSORS: {"schema": {"type": "string", "format": "binary"}}}
+"""What OpenAPI is told of a document: FastAPI itself would only know a form or JSON."""
+
+_MESSAGES = (TrainRequest, TrainReply, EvaluateRequest, EvaluateReply, InitialReply)
+"""What the two applications say to each other in and about documents."""
 
 
 async def read_document(request: Request, bodies: Bodies, limit: int) -> Body:
@@ -54,3 +70,18 @@ class DocumentResponse(Response):
             for chunk in self._payload.chunks():
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": last})
+
+
+def show_messages(app: FastAPI) -> None:
+    """Show the messages that are in the metadata of documents, where FastAPI does not see them, among the schemas."""
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = described()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas |= models_json_schema(
+            [(message, "validation") for message in _MESSAGES], ref_template="#/components/schemas/{model}"
+        )[1]["$defs"]
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
