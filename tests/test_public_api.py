@@ -3,6 +3,7 @@
 import json
 import math
 import pkgutil
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -36,12 +37,17 @@ def test_the_public_names():
     assert parityfl.__all__ == [
         "Aggregator",
         "AvailabilityModel",
+        "AvailabilityProcess",
         "Config",
+        "ConfigError",
+        "Ledger",
         "ParityflError",
         "RoundContext",
+        "RoundRecord",
         "Run",
         "Selection",
         "Selector",
+        "State",
         "Step",
         "Update",
         "View",
@@ -60,6 +66,16 @@ def test_every_public_name_is_there_and_documented(name):
     value = getattr(parityfl, name)
     assert value.__doc__
     assert name in parityfl._HOMES
+
+
+def test_the_public_names_are_seen_before_they_are_used():
+    """In a process of its own: here others have used some."""
+    code = "import parityfl, pydoc\nassert dir(parityfl) == sorted(parityfl.__all__)\nprint(pydoc.render_doc(parityfl))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    shown = re.sub(".\b", "", done.stdout)  # pydoc prints what is bold twice
+    assert all(name in shown for name in parityfl.__all__)
+    assert "class Selector(" in shown
 
 
 def test_other_names_are_not_there():

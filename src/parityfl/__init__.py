@@ -12,19 +12,25 @@ if TYPE_CHECKING:
     from parityfl.config import Config
     from parityfl.core.aggregation import Aggregator, aggregator
     from parityfl.core.availability import AvailabilityModel, availability
-    from parityfl.core.errors import ParityflError
+    from parityfl.core.errors import ConfigError, ParityflError
+    from parityfl.core.ledger import Ledger, RoundRecord
     from parityfl.core.selection import Selector, selector
-    from parityfl.core.types import RoundContext, Selection, Step, Update, View, World
+    from parityfl.core.types import AvailabilityProcess, RoundContext, Selection, State, Step, Update, View, World
 
 _HOMES = {
     "Aggregator": "parityfl.core.aggregation",
     "AvailabilityModel": "parityfl.core.availability",
+    "AvailabilityProcess": "parityfl.core.types",
     "Config": "parityfl.config",
+    "ConfigError": "parityfl.core.errors",
+    "Ledger": "parityfl.core.ledger",
     "ParityflError": "parityfl.core.errors",
     "RoundContext": "parityfl.core.types",
+    "RoundRecord": "parityfl.core.ledger",
     "Run": "parityfl.api",
     "Selection": "parityfl.core.types",
     "Selector": "parityfl.core.selection",
+    "State": "parityfl.core.types",
     "Step": "parityfl.core.types",
     "Update": "parityfl.core.types",
     "View": "parityfl.core.types",
@@ -40,12 +46,17 @@ _HOMES = {
 __all__ = [
     "Aggregator",
     "AvailabilityModel",
+    "AvailabilityProcess",
     "Config",
+    "ConfigError",
+    "Ledger",
     "ParityflError",
     "RoundContext",
+    "RoundRecord",
     "Run",
     "Selection",
     "Selector",
+    "State",
     "Step",
     "Update",
     "View",
@@ -65,3 +76,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'parityfl' has no attribute {name!r}")
     home = _HOMES[name]
     return getattr(import_module(home), name) if home else import_module(f"parityfl.{name}")
+
+
+def __dir__() -> list[str]:
+    """Return the public names, also those that nobody has used yet."""
+    return __all__
