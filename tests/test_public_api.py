@@ -171,3 +171,19 @@ def test_rounds_of_another_process_cannot_be_told(tmp_path):
     with pytest.raises(parityfl.ParityflError, match=r"on_round with engine\.name = 'http'"):
         parityfl.run(config, tmp_path / "run", on_round=print)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("given", [{"seed": 1}, "run.toml", None])
+def test_what_is_no_configuration_is_told_in_one_line(given, tmp_path):
+    with pytest.raises(parityfl.ConfigError, match=r"Config\.load") as refused:
+        parityfl.run(given, tmp_path / "run")
+    assert repr(given) in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_shown_in_one_line(tmp_path):
+    config = parityfl.Config.load(None, {**SHORT, "seed": 5})
+    run = parityfl.run(config, tmp_path / "run")
+    where = f"path={str(tmp_path / 'run')!r}, hash={run.config['hash']!r}"
+    assert repr(run) == f"Run(method='parityfl', seed=5, rounds=3, {where})"

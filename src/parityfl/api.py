@@ -22,7 +22,7 @@ OnRound = Callable[[Mapping[str, float]], object]
 """Is told the figures of a round: its row of rounds.csv by column, nan where unknown."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A run on disk.
 
@@ -39,6 +39,12 @@ class Run:
     summary: dict[str, Any]
     rounds: pl.DataFrame
     clients: pl.DataFrame
+
+    def __repr__(self) -> str:
+        """Return one line: which run this is, how many rounds of it there are, and where."""
+        about = {key: self.config.get(key) for key in ("method", "seed")}
+        shown = about | {"rounds": self.rounds.height, "path": str(self.path), "hash": self.config.get("hash")}
+        return f"Run({', '.join(f'{key}={value!r}' for key, value in shown.items())})"
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,17 @@ def run(config: Config, out: str | Path | None = None, *, resume: bool = False, 
             http engine, whose rounds close in another process.
 
     Raises:
-        ParityflError: see `parityfl.core.errors`.
+        ConfigError: `config` is no `Config`, such as a mapping or the name of a file.
+        ParityflError: any other; see `parityfl.core.errors`.
     """
+    from parityfl.config import Config
     from parityfl.experiments.run import default_folder, execute
 
+    if not isinstance(config, Config):
+        raise ConfigError(
+            f"parityfl.run takes a parityfl.Config, not {config!r:.80}: make one with Config.load('run.toml'), "
+            "Config.load(None, {'rounds.count': 50}) or Config.preset('fedavg')"
+        )
     if on_round is not None and config.engine.name == "http":
         raise ConfigError(
             "on_round with engine.name = 'http': its rounds close in another process; use engine.name = 'local' or "
