@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import MISSING, fields
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ from parityfl.config import Config, Part, Section
 from parityfl.core.aggregation import aggregator
 from parityfl.core.availability import availability
 from parityfl.core.columns import CLIENT_COLUMNS, ROUND_COLUMNS, SHORTFALL_COLUMNS
+from parityfl.core.ledger import Ledger
 from parityfl.core.objectives import objective
 from parityfl.core.presets import preset_names
 from parityfl.core.selection import selector
-from parityfl.listing import entries
+from parityfl.listing import REGISTRIES, entries
 from parityfl.wire.schemas import EvaluateReply, EvaluateRequest, InitialReply, TrainReply, TrainRequest
 
 ROOT = Path(__file__).parents[1]
@@ -127,6 +129,21 @@ def test_every_partition_is_documented():
     names = re.findall(r"'([\w-]+)'", str(type(SECTIONS["population"]).model_fields["partition"].annotation))
     assert len(names) == 4
     assert all(f"`{name}`" in heading(page("data.md"), "## Partitions") for name in names)
+
+
+# Parts of one's own.
+
+
+def test_all_that_a_part_may_read_of_the_ledger_is_documented():
+    names = list(rows(heading(page("configuration.md"), "## Parts of one's own")))
+    properties = [name for name, value in vars(Ledger).items() if isinstance(value, property)]
+    assert sorted(set(names) - {"view.ledger"}) == sorted([key.name for key in fields(Ledger)] + properties)
+
+
+def test_every_group_of_entry_points_is_documented():
+    groups = re.search(r"The groups are (.*?)\.\s", page("configuration.md"), flags=re.DOTALL)[1]
+    registered = [getattr(import_module(module), name).group for module, name in REGISTRIES.values()]
+    assert re.findall(r"`([\w.]+)`", groups) == registered
 
 
 # What a run writes.

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from parityfl import Aggregator, AvailabilityModel, Selection, Selector, Step
+from parityfl.core.objectives import Objective
 from parityfl.training.datasets import Dataset, DatasetSource
 
 
@@ -50,6 +52,14 @@ class Halved(Aggregator):
     def aggregate(self, state, context, updates):
         deltas = [update.delta for update in updates]
         return Step(np.float32(0.5) * np.mean(deltas, axis=0) if deltas else None, state)
+
+
+@dataclass(frozen=True)
+class Untrained(Objective):
+    """Nobody can train for it."""
+
+    source = "tiny-parts"
+    training = "tiny_trainings"
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,10 @@ class Alternation:
         return np.full(self.num_clients, 0.5)
 '''
 
+METHODS = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
+OBJECTIVE = dict(re.findall(r"```python no-run\n# (\w+\.py)\n(.*?)```", METHODS, flags=re.DOTALL))
+"""The two modules of the objective of one's own in the documentation."""
+
 ENTRY_POINTS = """
 [parityfl.selectors]
 firsts = tiny_parts:Firsts
@@ -97,6 +111,10 @@ broken = tiny_parts:Missing
 
 [parityfl.aggregators]
 halved = tiny_parts:Halved
+
+[parityfl.objectives]
+shortened = my_objectives:Shortened
+untrained = tiny_parts:Untrained
 
 [parityfl.availability]
 alternating = tiny_parts:Alternating
@@ -126,10 +144,11 @@ name = "alternating"
 
 
 def write_wheel(folder: Path) -> Path:
-    """Write a wheel of one module, as any build backend would."""
+    """Write a wheel, as any build backend would."""
     info = "tiny_parts-0.3.dist-info"
     files = {
         "tiny_parts.py": MODULE,
+        **OBJECTIVE,
         f"{info}/METADATA": "Metadata-Version: 2.1\nName: tiny-parts\nVersion: 0.3\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/entry_points.txt": ENTRY_POINTS,
@@ -148,7 +167,8 @@ def environment(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plugin")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
     subprocess.run([*pip, "--target", str(folder / "site"), str(write_wheel(folder))], check=True)
-    return {**os.environ, "PYTHONPATH": str(folder / "site")}
+    found = filter(None, [str(folder / "site"), os.environ.get("PYTHONPATH")])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(found)}
 
 
 def parityfl(environment, *arguments):
@@ -158,7 +178,13 @@ def parityfl(environment, *arguments):
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("selectors", "firsts"), ("aggregators", "halved"), ("availability", "alternating"), ("datasets", "stripes")],
+    [
+        ("selectors", "firsts"),
+        ("aggregators", "halved"),
+        ("objectives", "untrained"),
+        ("availability", "alternating"),
+        ("datasets", "stripes"),
+    ],
 )
 def test_what_is_installed_is_listed_with_its_source(environment, kind, name):
     done = parityfl(environment, "list", kind)
@@ -259,3 +285,45 @@ def test_installed_data_are_found_in_every_process(environment, tmp_path, engine
     done = parityfl(environment, "run", "--dataset", "stripes", *world, *model, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["global_accuracy"] > 0.5
+
+
+def objective_run(environment, out, *arguments):
+    world = ["--clients", "4", "--per-round", "2", "--rounds", "2", "--set", "objective.name=shortened"]
+    return parityfl(environment, "run", *world, *arguments, "--out", out)
+
+
+def test_an_installed_objective_trains_in_every_process_alike(environment, tmp_path):
+    """A share of 0 is no way at all: nobody gains anything. Half of it is not what `plain` ends with."""
+    hashes = {}
+    for name, arguments in {
+        "none": ["--set", "objective.share=0"],
+        "local": ["--set", "engine.workers=2"],
+        "http": ["--engine", "http"],
+        "plain": ["--set", "objective.name=plain"],
+    }.items():
+        done = objective_run(environment, tmp_path / name, *arguments)
+        assert done.returncode == 0, done.stderr
+        hashes[name] = json.loads((tmp_path / name / "summary.json").read_text())["model_hash"]
+    assert hashes["local"] == hashes["http"]
+    assert len(set(hashes.values())) == 3
+    with (tmp_path / "none" / "clients.csv").open() as handle:
+        assert {row["local_gain"] for row in csv.DictReader(handle)} == {"", "0.0"}
+
+
+def test_the_training_of_an_objective_is_imported_where_clients_train_alone(environment):
+    code = """
+    import sys
+    import parityfl
+    parityfl.Config(objective={"name": "shortened"})
+    print("my_objectives" in sys.modules, "my_training" in sys.modules, "torch" in sys.modules)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["True", "False", "False"], done.stderr
+
+
+def test_an_objective_whose_training_cannot_be_imported_is_one_clear_line(environment, tmp_path):
+    done = objective_run(environment, tmp_path / "run", "--set", "objective.name=untrained")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "objective Untrained: its training, tiny_trainings, cannot be imported: No module named" in done.stderr

@@ -14,11 +14,14 @@ class Objective:
     Attributes:
         keeps_memory: the client keeps a vector of its own between rounds (a personal model, a control variate).
         uses_control: the server keeps a control variate, sends it along and adds up the clients' changes of theirs.
+        training: for objectives of other packages: the module that registers the local training with
+            `parityfl.training.local.minimise`, imported where clients train and nowhere else, since it needs torch.
     """
 
     source: ClassVar[str] = ""
     keeps_memory: ClassVar[bool] = False
     uses_control: ClassVar[bool] = False
+    training: ClassVar[str] = ""
 
 
 objective: Registry[Objective] = Registry("objective", "parityfl.objectives", Objective)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import singledispatch
+from importlib import import_module
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from parityfl.config import Training
-from parityfl.core.errors import ConfigError
+from parityfl.core.errors import ConfigError, first_line
 from parityfl.core.objectives import Objective
 
 Proceed = Callable[[], object]
@@ -171,8 +172,23 @@ def minimise(objective: Objective, net: Net, task: Task) -> Learned:
     """
     raise ConfigError(
         f"objective {type(objective).__name__} has no local training: register a function for it with "
-        "parityfl.training.local.minimise.register"
+        "parityfl.training.local.minimise.register, in the module that its attribute `training` names"
     )
+
+
+def load_training(objective: Objective) -> None:
+    """Import the module that registers an objective's training, where it names one.
+
+    Raises:
+        ConfigError: the module cannot be imported.
+    """
+    if not objective.training:
+        return
+    try:
+        import_module(objective.training)
+    except Exception as error:  # whatever the import of a stranger's module raises
+        about = f"objective {type(objective).__name__}: its training, {objective.training}, cannot be imported"
+        raise ConfigError(f"{about}: {first_line(error)}; repair or uninstall the package") from None
 
 
 def descend(net: Net, task: Task, start: Tensor, correct: Correction | None = None) -> tuple[Tensor, Tensor]:

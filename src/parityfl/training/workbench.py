@@ -20,7 +20,7 @@ from parityfl.training.device import choose_device, is_slow_in_bf16, make_determ
 from parityfl.training.examples import Examples, Scale
 from parityfl.training.flat import FlatModel
 from parityfl.training.holdings import Holdings, Part, PartName, load_holdings
-from parityfl.training.local import Learned, LocalTask, Proceed, always, minimise
+from parityfl.training.local import Learned, LocalTask, Proceed, always, load_training, minimise
 from parityfl.training.many import Kernel, ManyModels, ManyTask, in_turn, kernels, side_by_side
 from parityfl.training.models import build_model, model
 
@@ -65,6 +65,7 @@ class Workbench:
         use_one_thread()
         self.config = config
         self._objective = config.objective.build()
+        load_training(self._objective)
         self._carry = config.transport.build()
         self._travels = torch.bfloat16 if config.transport.dtype == "bf16" else torch.float32
         self._lock = Lock()
