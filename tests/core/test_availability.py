@@ -286,8 +286,8 @@ def test_self_check_says_where_selectors_have_no_choice():
     check = self_check(Untold(), 4, INTERVAL)
     assert check.crowd.tolist() == [2, 1, 1, 1]
     assert describe_check(check, "mine", 1, ["a", "b"])[1:] == [
-        "warning: in 25% of the rounds only are more clients there than the 1 that a round asks (1.2 on average): in "
-        "the others all who are there are selected, so that selectors differ little; lower population.per_round to "
+        "warning: only 25% of the rounds have more clients available than the 1 that a round selects (1.2 on average); "
+        "in the others all available clients are selected, so selectors differ little: lower population.per_round to "
         "compare them"
     ]
     assert not describe_check(replace(check, crowd=np.array([2, 2, 1, 1])), "mine", 1, ["a", "b"])[1:]

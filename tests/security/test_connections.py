@@ -58,6 +58,19 @@ def test_a_head_without_end_is_cut_off() -> None:
     assert "65536 bytes" in detail
 
 
+@pytest.mark.parametrize("size", [HEAD_BYTES + 500, 80_000])
+def test_a_head_that_comes_at_once_is_as_long_as_any_other_at_most(size: int) -> None:
+    """The piece that completes it is counted as well: here there may be no other."""
+    head = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * size + b"\r\n\r\n"
+    assert problem_of(asyncio.run(said(head)))[0] == 431
+
+
+def test_a_head_just_below_the_limit_is_taken() -> None:
+    head = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Long: "
+    end = b"\r\n\r\n"
+    assert asyncio.run(said(head + b"x" * (HEAD_BYTES - len(head + end)) + end)).startswith(b"HTTP/1.1 200")
+
+
 def test_a_body_is_no_head() -> None:
     app, size = FastAPI(), 10**6
 

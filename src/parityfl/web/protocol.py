@@ -71,7 +71,7 @@ class ImpatientProtocol(HttpToolsProtocol):
         if expected and self._head_bytes is not None and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
-                self._refuse(431, f"the head of the request has more than {HEAD_BYTES} bytes")
+                self._refuse_head()
 
     def on_message_begin(self) -> None:
         """Expect the rest of the head, if not since the connection was made."""
@@ -80,8 +80,15 @@ class ImpatientProtocol(HttpToolsProtocol):
             self._expect()
 
     def on_headers_complete(self) -> None:
-        """The head is complete: stop its timer."""
+        """The head is complete: stop its timer, and look at its length, of which the last piece was not counted.
+
+        Raises:
+            ValueError: it is too long; the parser then reads no further.
+        """
         self._relax()
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_BYTES:
+            self._refuse_head()
+            raise ValueError("the head is too long")
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -118,8 +125,9 @@ class ImpatientProtocol(HttpToolsProtocol):
             self.loop.call_later(FAREWELL_S, self.transport.abort)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP."""
-        self._refuse(400, "this is no HTTP request that can be understood here")
+        """Answer what is no HTTP, or has been answered already."""
+        if not self.transport.is_closing():
+            self._refuse(400, "this is no HTTP request that can be understood here")
 
     def _expect(self) -> None:
         self._head_bytes = 0
@@ -134,6 +142,9 @@ class ImpatientProtocol(HttpToolsProtocol):
     def _too_late(self) -> None:
         if not self.transport.is_closing():
             self._refuse(408, f"the head of the request did not come within {self.head_s:g} s")
+
+    def _refuse_head(self) -> None:
+        self._refuse(431, f"the head of the request has more than {HEAD_BYTES} bytes")
 
     def _refuse(self, status: int, detail: str) -> None:
         response = problem(status, detail, {"Connection": "close"})

@@ -103,9 +103,9 @@ def _describe_choice(check: SelfCheck, wanted: int) -> list[str]:
     if wanted == len(check.requested) or contested >= CONTESTED:
         return []
     return [
-        f"warning: in {contested:.0%} of the rounds only are more clients there than the {wanted} that a round asks "
-        f"({np.mean(check.crowd):.1f} on average): in the others all who are there are selected, so that selectors "
-        "differ little; lower population.per_round to compare them"
+        f"warning: only {contested:.0%} of the rounds have more clients available than the {wanted} that a round "
+        f"selects ({np.mean(check.crowd):.1f} on average); in the others all available clients are selected, so "
+        "selectors differ little: lower population.per_round to compare them"
     ]
 
 
