@@ -3,11 +3,21 @@
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from parityfl.cli import _reported, main
+from parityfl.config import (
+    AggregatorSection,
+    AvailabilitySection,
+    Config,
+    ObjectiveSection,
+    SelectorSection,
+)
+from parityfl.core.presets import preset_names
+from parityfl.listing import details
 
 sys.path.insert(0, str(Path(__file__).parent / "reporting"))
 
@@ -150,6 +160,9 @@ def test_audit(call, tmp_path):
         ("trace none.json", "cannot read the trace none.json"),
         ("trace bad.csv --rule on", "unknown rule 'on'"),
         ("list sorts", "choose one of presets"),
+        ("list sorts lnu", "choose one of presets"),
+        ("list selectors lnuu", "did you mean 'lnu'?"),
+        ("list presets fedagv", "did you mean 'fedavg'?"),
         ("suite none.toml", "cannot be read"),
         ("suite bad.toml", "cell fedagv: unknown method"),
     ],
@@ -191,6 +204,56 @@ def test_list_knows_what_is_registered(call, restored):
     out = call("list", "selectors")[1]
     line = next(line for line in out.splitlines() if line.startswith("of-a-test "))
     assert line.endswith("  Select as a test does.  [McMahan et al., AISTATS 2017]")
+
+
+def test_a_part_without_a_source_has_no_brackets(call, restored):
+    from dataclasses import dataclass
+
+    from parityfl.core.objectives import Objective, objective
+
+    restored(objective)
+
+    @objective("of-a-test")
+    @dataclass(frozen=True)
+    class Mine(Objective):
+        """Nobody has published this."""
+
+    line = next(line for line in call("list", "objectives")[1].splitlines() if line.startswith("of-a-test "))
+    assert line.split("  ", 1)[1].strip() == "Nobody has published this."
+    assert call("list", "objectives", "of-a-test")[1].splitlines()[0] == "of-a-test"
+
+
+def test_list_tells_all_about_one_part(call):
+    code, out, _ = call("list", "selectors", "inverse-availability")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].startswith("inverse-availability  [Behfar")
+    assert "mode: " in out
+    assert lines[-3:] == ["[selector]", 'name = "inverse-availability"', 'mode = "random"']
+
+
+PARTS = {
+    "selectors": SelectorSection,
+    "aggregators": AggregatorSection,
+    "objectives": ObjectiveSection,
+    "availability": AvailabilitySection,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, section in PARTS.items() for name in section.registry.names()]
+)
+def test_the_toml_that_list_tells_is_the_part_with_its_defaults(kind, name):
+    (keys,) = tomllib.loads(details(kind, name).toml).values()
+    section = PARTS[kind](**keys)
+    assert section.name == name
+    assert section.build() == PARTS[kind].registry.get(name)()
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_the_toml_that_list_tells_of_a_preset_is_what_it_sets(name):
+    shown = Config.load(None, {**tomllib.loads(details("presets", name).toml), "method": name})
+    assert shown == Config.preset(name)
 
 
 def test_help_imports_nothing_heavy():

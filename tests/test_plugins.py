@@ -194,6 +194,12 @@ def test_what_is_installed_is_listed_with_its_source(environment, kind, name):
     assert "broken" not in done.stdout
 
 
+def test_the_keys_of_what_is_installed_are_told_with_their_defaults(environment):
+    done = parityfl(environment, "list", "selectors", "firsts")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith('[selector]\nname = "firsts"\nreverse = false\n')
+
+
 def test_what_is_installed_passes_the_contract_checks(environment):
     code = """
     from tiny_parts import Alternating, Firsts, Halved

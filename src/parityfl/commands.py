@@ -201,18 +201,32 @@ def list_parts(
             metavar="KIND", help="presets, selectors, aggregators, objectives, availability, datasets or models."
         ),
     ],
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One of them: all about it, with its keys and defaults.")
+    ] = None,
 ) -> None:
-    """List what there is: name, what it does, its source."""
+    """List what there is, with its source; or tell all about one."""
     from rich.console import Console
     from rich.text import Text
 
-    from parityfl.listing import entries
+    from parityfl.listing import details, entries
 
-    found = entries(kind)
-    width = max((len(entry.name) for entry in found), default=0)
-    for entry in found:
-        line = Text.assemble((entry.name.ljust(width), "bold"), f"  {entry.about}  ", (f"[{entry.source}]", "dim"))
-        Console().print(line, soft_wrap=True)
+    def show(*parts: str | tuple[str, str]) -> None:
+        Console().print(Text.assemble(*parts), soft_wrap=True)
+
+    def sourced(source: str) -> tuple[str, str]:
+        return f"  [{source}]" if source else "", "dim"
+
+    if name is not None:
+        found = details(kind, name)
+        return show(
+            (name, "bold"), sourced(found.source), *(f"\n\n{text}" for text in (found.about, found.toml) if text)
+        )
+    listed = entries(kind)
+    width = max((len(entry.name) for entry in listed), default=0)
+    for entry in listed:
+        show((entry.name.ljust(width), "bold"), f"  {entry.about}", sourced(entry.source))
+    return None
 
 
 @studies.command()
