@@ -28,7 +28,7 @@ def test_devices_of_numpy_alone_complete_every_round_and_leave(tmp_path: Path) -
     """Each holds 80 of its 100 digits for training; what they learn together shows on digits that neither has."""
     out, test = tmp_path / "out", write_digits(tmp_path / "test.npz", 300, 600)
     run = ["--clients", "2", "--per-round", "2", "--rounds", "5", "--method", "fedavg", "--dataset", "local"]
-    keys = [f"data.test={test}", "model.name=mlp", "training.epochs=5", "training.lr=0.2", "rounds.heartbeat_s=1"]
+    keys = [f"data.test={test}", "model.name=mlp", "training.epochs=5", "training.lr=0.2", "rounds.heartbeat_s=4"]
     sets = [word for key in keys for word in ("--set", key)]
     with fleet(tmp_path) as whole:
         boss = whole.coordinator(*run, *sets, "--out", str(out), "--min-clients", "2")
