@@ -207,26 +207,11 @@ def list_parts(
 ) -> None:
     """List what there is, with its source; or tell all about one."""
     from rich.console import Console
-    from rich.text import Text
 
-    from parityfl.listing import details, entries
+    from parityfl.listing import overview, whole
 
-    def show(*parts: str | tuple[str, str]) -> None:
-        Console().print(Text.assemble(*parts), soft_wrap=True)
-
-    def sourced(source: str) -> tuple[str, str]:
-        return f"  [{source}]" if source else "", "dim"
-
-    if name is not None:
-        found = details(kind, name)
-        return show(
-            (name, "bold"), sourced(found.source), *(f"\n\n{text}" for text in (found.about, found.toml) if text)
-        )
-    listed = entries(kind)
-    width = max((len(entry.name) for entry in listed), default=0)
-    for entry in listed:
-        show((entry.name.ljust(width), "bold"), f"  {entry.about}", sourced(entry.source))
-    return None
+    for text in overview(kind) if name is None else [whole(kind, name)]:
+        Console().print(text, soft_wrap=True)
 
 
 @studies.command()

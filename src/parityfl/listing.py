@@ -8,6 +8,8 @@ from inspect import cleandoc
 from math import isfinite
 from typing import Any
 
+from rich.text import Text
+
 from parityfl.config import describe_preset
 from parityfl.core.errors import ConfigError
 from parityfl.core.presets import preset_document, preset_names
@@ -45,6 +47,22 @@ class Details:
     toml: str
 
 
+def overview(kind: str) -> list[Text]:
+    """Return a line for each part of a kind; see `entries`."""
+    found = entries(kind)
+    width = max((len(entry.name) for entry in found), default=0)
+    return [
+        Text.assemble((entry.name.ljust(width), "bold"), f"  {entry.about}", _sourced(entry.source)) for entry in found
+    ]
+
+
+def whole(kind: str, name: str) -> Text:
+    """Return all about one part; see `details`."""
+    found = details(kind, name)
+    paragraphs = (f"\n\n{text}" for text in (found.about, found.toml) if text)
+    return Text.assemble((name, "bold"), _sourced(found.source), *paragraphs)
+
+
 def entries(kind: str) -> list[Entry]:
     """Return what there is of a kind, by name, with what other packages registered.
 
@@ -70,6 +88,10 @@ def details(kind: str, name: str) -> Details:
     section = "data" if kind == "datasets" else REGISTRIES[kind][1]
     entry = _entry(name, part)
     return Details(cleandoc(part.__doc__ or ""), entry.source, _tables({section: {"name": name, **_defaults(part)}}))
+
+
+def _sourced(source: str) -> tuple[str, str]:
+    return f"  [{source}]" if source else "", "dim"
 
 
 def _registry(kind: str) -> Registry[object]:
