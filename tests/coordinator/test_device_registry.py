@@ -172,10 +172,10 @@ def test_two_processes_of_one_name_are_warned_of(caplog: pytest.LogCaptureFixtur
     enter(who, "h0")
     report(who, "h0")
     enter(who, "h0", port=5001)
-    (told,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    (warned,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert (
         "h0 registered again (http://127.0.0.1:5001) and was heard just before (http://127.0.0.1:5000): restarted, or"
-        in told
+        in warned
     )
 
 
@@ -200,7 +200,7 @@ def test_a_device_that_moves_or_comes_back_is_not_warned_of(end: str, caplog: py
 
 
 def test_every_change_of_state_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Those that an operator should see as warnings, the usual ones for who asks for all."""
+    """For who debugs; beside it that h0 is lost, for the operator: not that it is suspect, nor that it leaves."""
     caplog.set_level("DEBUG")
     clock = Clock(0.0)
     who = registry(clock)
@@ -213,15 +213,60 @@ def test_every_change_of_state_is_logged(caplog: pytest.LogCaptureFixture) -> No
     report(who, "h0")
     who.dismiss("h0")
     who.bar(["h0"])
-    logged = [(record.levelname, record.message.partition(" (")[0]) for record in caplog.records]
     changes = [t for t in who.at(0).transitions if t.before is not None]
-    warned = {"suspect", "lost"}
-    assert logged[1:] == [
-        ("WARNING" if t.after in warned else "DEBUG", f"h0: {t.before} -> {t.after}") for t in changes
+    said = [record.message for record in caplog.records if record.levelname == "DEBUG"]
+    assert said == [f"h0: {t.before} -> {t.after} ({t.reason})" for t in changes]
+    assert told(caplog) == [
+        ("INFO", "h0 registered as client 0, at http://127.0.0.1:5000"),
+        ("WARNING", "h0 is lost, silent for 1.60 s"),
     ]
-    assert logged[0] == ("INFO", "h0 registered as client 0, at http://127.0.0.1:5000")
     states = ["available", "training", "away", "suspect", "lost", "rejoined", "available", "left", "revoked"]
     assert [t.after for t in changes] == states
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """Return what an operator is told, at the usual level of the log."""
+    return [(record.levelname, record.message) for record in caplog.records if record.levelname != "DEBUG"]
+
+
+@pytest.mark.parametrize(
+    ("hosted", "who_are", "up_to"),
+    [(1, "h0 is", ""), (2, "2 devices are", "up to "), (300, "300 devices are", "up to ")],
+)
+def test_devices_that_are_lost_together_are_one_line_and_so_is_their_return(
+    hosted: int, who_are: str, up_to: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The process of all stalls for 2 s, and their reports then come at once; one more device is there throughout."""
+    names = [f"h{index}" for index in range(hosted + 1)]
+    who = DeviceRegistry(names, True, 1.0, clock := Clock(0.0))
+    enter(who, *names)
+    for name in names:
+        report(who, name)
+    caplog.set_level("DEBUG")
+    caplog.clear()
+    for _ in range(2 * LOOKS):
+        wait(who, clock, 1 / LOOKS)
+        report(who, names[-1])
+    for name in names[:-1]:
+        report(who, name)
+    wait(who, clock, 0.1)
+    listed = {1: "", 2: " (h0, h1)", 300: " (h0, h1, h2 and 297 more)"}[hosted]
+    assert told(caplog) == [
+        ("WARNING", f"{who_are} lost{listed}, silent for {up_to}1.60 s"),
+        ("INFO", f"{who_are} back{listed}, after a silence of {up_to}2.00 s"),
+    ]
+
+
+def test_who_is_told_to_leave_or_revoked_while_lost_is_not_back(caplog: pytest.LogCaptureFixture) -> None:
+    who = registry(clock := Clock(0.0))
+    enter(who, "h0", "h1")
+    wait(who, clock, 2.0)
+    caplog.set_level("INFO")
+    caplog.clear()
+    who.dismiss("h0")
+    who.bar(["h1"])
+    wait(who, clock, 1.0)
+    assert told(caplog) == []
 
 
 def test_a_loss_is_noticed_within_two_heartbeats_and_a_report_may_be_one_late() -> None:

@@ -140,6 +140,8 @@ class DeviceRegistry:
         self._clock = clock
         self._began = self._looked = clock()
         self._members: dict[str, Member] = {}
+        self._lost: dict[str, float] = {}
+        self._back: dict[str, float] = {}
         self._places: dict[str, int] = {}
         for index, name in (roster or {}).items():
             self._take(name, index)
@@ -258,17 +260,21 @@ class DeviceRegistry:
         return not member.misplaced
 
     def move(self, member: Member, state: State, reason: str) -> None:
-        """Change a device's state, and log that it changed.
+        """Change a device's state, for which `reason` is a few words.
 
         One that is lost does not become merely suspect, and one that is revoked stays so until it is let in again.
+        Every change is logged for who debugs; that devices are lost, or are back, is told by the next `refresh`.
         """
         kept = (member.state, state) == ("lost", "suspect") or (member.state == "revoked" and state != "rejoined")
         if state == member.state or kept:
             return
         time_s = self._clock() - self._began
         member.transitions.append(Transition(time_s=time_s, before=member.state, after=state, reason=reason))
-        level = logging.WARNING if state in GONE else logging.DEBUG
-        log.log(level, "%s: %s -> %s (%s)", member.device_id, member.state, state, reason)
+        log.debug("%s: %s -> %s (%s)", member.device_id, member.state, state, reason)
+        if state == "lost":
+            self._lost[member.device_id] = self.silence_s(member)
+        elif member.state == "lost" and state not in {"left", "revoked"}:
+            self._back[member.device_id] = self.silence_s(member)
         member.state = state
 
     def reach(self, member: Member) -> None:
@@ -377,10 +383,18 @@ class DeviceRegistry:
         return index
 
     def refresh(self) -> None:
-        """Notice who has gone silent."""
+        """Notice who has gone silent, and log who is lost and who is back since the last time.
+
+        All in one line: a process may host hundreds of devices, and all go silent with it.
+        """
         self._excuse_silence()
         for member in self._members.values():
             self._check_silence(member)
+        if self._lost:
+            log.warning("%s, silent for %s", _said("lost", self._lost), _longest(self._lost))
+        if self._back:
+            log.info("%s, after a silence of %s", _said("back", self._back), _longest(self._back))
+        self._lost, self._back = {}, {}
 
     def _excuse_silence(self) -> None:
         """Count no silence of which this process was the cause: what devices sent while it was held up is unread."""
@@ -401,3 +415,15 @@ class DeviceRegistry:
         mask = np.zeros(len(self.device_ids), dtype=np.bool_)
         mask[list(indices)] = True
         return mask
+
+
+def _said(what: str, silences_s: Mapping[str, float]) -> str:
+    """Return the beginning of a sentence on devices that were silent, of which it names the first three."""
+    names, more = list(silences_s), len(silences_s) - 3
+    if len(names) == 1:
+        return f"{names[0]} is {what}"
+    return f"{len(names)} devices are {what} ({', '.join(names[:3])}{f' and {more} more' if more > 0 else ''})"
+
+
+def _longest(silences_s: Mapping[str, float]) -> str:
+    return f"{'up to ' if len(silences_s) > 1 else ''}{max(silences_s.values()):.2f} s"
