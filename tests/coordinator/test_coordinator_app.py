@@ -27,6 +27,7 @@ from parityfl.wire.digests import model_digest
 from parityfl.wire.payload import unpack
 from parityfl.wire.schemas import (
     SAFETENSORS,
+    ClientHistory,
     ClientInfo,
     DeviceReport,
     Registration,
@@ -317,7 +318,7 @@ def test_clients_and_rounds() -> None:
             for name in ("h1", "h0"):
                 await rig.register(name, num_samples=10, label_counts=[4, 6], version="1.2")
             await rig.report("h0")
-            before = ClientInfo.model_validate_json((await rig.http.get("/clients/h0")).content)
+            before = ClientHistory.model_validate_json((await rig.http.get("/clients/h0")).content)
             assert (before.opportunities, np.isnan(before.utility)) == (0, True)
             rig.coordinator.started(WEIGHTS, 0, 30)
             for number in (1, 2):
@@ -330,7 +331,9 @@ def test_clients_and_rounds() -> None:
             assert (h0.opportunities, h0.selected, h0.participated) == (2, 2, 2)
             assert (h0.utility, h0.normalized_utility) == (1.0, 0.5)
             assert [c.staleness for c in clients] == [0, None]
-            assert [t.after for t in h0.transitions] == ["registered", "available"]
+            one = ClientHistory.model_validate_json((await rig.http.get("/clients/h0")).content)
+            assert [t.after for t in one.transitions] == ["registered", "available"]
+            assert dict(one).keys() - dict(h0).keys() == {"transitions"}, "the list has all but these"
             rounds = (await rig.http.get("/rounds")).json()
             assert [r["round"] for r in rounds] == [1, 2]
             info = RoundInfo.model_validate_json((await rig.http.get("/rounds/2")).content)

@@ -31,6 +31,7 @@ from parityfl.wire.schemas import (
     WORK_PATH,
     WORK_UNWANTED,
     AnyUpdate,
+    ClientHistory,
     ClientInfo,
     Health,
     Registration,
@@ -185,8 +186,8 @@ def _add_devices(app: FastAPI, coordinator: Coordinator) -> None:
         return coordinator.clients()
 
     @app.get("/clients/{device_id}", responses=problems.responses(404))
-    async def client(device_id: str) -> ClientInfo:
-        """Describe one device."""
+    async def client(device_id: str) -> ClientHistory:
+        """Describe one device, with its latest changes of state."""
         return coordinator.client(device_id)
 
 

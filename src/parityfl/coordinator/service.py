@@ -36,6 +36,7 @@ from parityfl.web.version import VERSION
 from parityfl.wire.offload import offload
 from parityfl.wire.payload import Payload, assemble, pack
 from parityfl.wire.schemas import (
+    ClientHistory,
     ClientInfo,
     DeviceReport,
     Health,
@@ -291,8 +292,8 @@ class Coordinator:
         """Return all devices in index order."""
         return self._described(self.registry.members)
 
-    def client(self, device_id: str) -> ClientInfo:
-        """Return one device.
+    def client(self, device_id: str) -> ClientHistory:
+        """Return one device, with its latest changes of state.
 
         Raises:
             ProblemError: nobody of that name has registered.
@@ -300,7 +301,8 @@ class Coordinator:
         member = self.registry.get(device_id)
         if member is None:
             raise ProblemError(404, f"no device {device_id!r} has registered; GET /clients lists those that have")
-        return self._described([member])[0]
+        (info,) = self._described([member])
+        return ClientHistory(**dict(info), transitions=list(member.transitions))
 
     async def model(self) -> Payload:
         """Return the current model as a document that any device of the run can train from.
@@ -397,7 +399,6 @@ class Coordinator:
                 utility=float(utility[member.index]),
                 normalized_utility=float(shown[member.index]),
                 left_behind=self.left_behind[member.index] or None,
-                transitions=list(member.transitions),
             )
             for member in members
         ]

@@ -345,6 +345,11 @@ class ClientInfo(Message):
     utility: Measured = Field(description="Cumulative credited utility; null where nobody measured what it gained.")
     normalized_utility: Measured = Field(description="Utility per opportunity; null before the first.")
     left_behind: str | None = Field(description="Why it is left behind, as of the latest round; null: it is not.")
+
+
+class ClientHistory(ClientInfo):
+    """The same with how it came to be so."""
+
     transitions: list[Transition] = Field(description="Its latest changes of state, oldest first.")
 
 
