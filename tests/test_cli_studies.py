@@ -1,6 +1,7 @@
 """The commands that need no run: what they print, where, and how they end."""
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -58,6 +59,18 @@ def test_a_full_standard_output_is_one_line(tmp_path, arguments):
     assert done.returncode == 3
     assert done.stderr.count("\n") == 1
     assert "standard output takes no more (No space left on device)" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process in this way")
+def test_a_lack_of_memory_is_one_line():
+    """A vector of the largest population takes 0.8 GB, and the process may have as much in all."""
+    command = f"ulimit -v 800000; '{sys.executable}' -m parityfl schedule --clients 100000000"
+    few = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, env=few)
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+    assert "not enough memory (Unable to allocate" in done.stderr
+    assert "lower population.clients" in done.stderr
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])

@@ -16,7 +16,7 @@ import typer
 from typer.exceptions import TyperException
 
 from parityfl.commands import show_comparison, studies
-from parityfl.core.errors import ConfigError, ParityflError, UnfinishedError
+from parityfl.core.errors import ConfigError, ParityflError, UnfinishedError, first_line
 from parityfl.options import (
     AggregatorName,
     AvailabilityName,
@@ -350,6 +350,10 @@ def _run() -> int:
         if error.errno not in _NO_ROOM or error.filename is not None:  # errors of files that we write say so themselves
             raise
         tell(f"standard output takes no more ({error.strerror}): make room where it goes, or send it elsewhere")
+        return UnfinishedError.exit_code
+    except MemoryError as error:
+        remedy = "lower population.clients or engine.workers, or take a larger machine"
+        tell(f"not enough memory ({first_line(error)}): {remedy}")
         return UnfinishedError.exit_code
     return code if isinstance(code, int) else 0
 

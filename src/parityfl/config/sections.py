@@ -33,6 +33,8 @@ Step = Annotated[float, Field(ge=LEAST_STEP, le=MOST_STEP, allow_inf_nan=False)]
 Pull = Annotated[float, Field(ge=0, le=MOST_STEP, allow_inf_nan=False)]
 """How strongly weights are pulled."""
 
+MOST_CLIENTS = 100_000_000
+"""A vector with a number for each then takes 0.8 GB, and a schedule some thirty of them."""
 OWN_DATA = "local"
 """The name of the data set that is each device's own."""
 AUTO = "auto"
@@ -160,7 +162,7 @@ class ObjectiveSection(Part[Objective]):
 class Population(Section):
     """`[population]`: how many clients there are and what data they hold."""
 
-    clients: Count = 20
+    clients: Annotated[int, Field(ge=1, le=MOST_CLIENTS)] = 20
     per_round: Count = 4
     partition: Literal["label-subset", "dirichlet", "iid", "quantity"] = "label-subset"
     labels_per_client: Count = 2

@@ -113,14 +113,15 @@ def groups(config: Config) -> list[list[str]]:
     Raises:
         ConfigError: they would be too many for one.
     """
-    ids = config.device_ids
-    count = min(len(ids), config.engine.processes or cores())
-    if len(ids) > count * MAX_DEVICES:
+    clients = config.population.clients
+    count = min(clients, config.engine.processes or cores())
+    if clients > count * MAX_DEVICES:
         raise ConfigError(
-            f"engine.processes = {count} for population.clients = {len(ids)}: a process takes at most {MAX_DEVICES:,} "
-            f"devices, so raise engine.processes to {ceil(len(ids) / MAX_DEVICES)} or more"
+            f"engine.processes = {count} for population.clients = {clients}: a process takes at most {MAX_DEVICES:,} "
+            f"devices, so raise engine.processes to {ceil(clients / MAX_DEVICES)} or more"
         )
-    return [ids[len(ids) * i // count : len(ids) * (i + 1) // count] for i in range(count)]
+    ids = config.device_ids
+    return [ids[clients * i // count : clients * (i + 1) // count] for i in range(count)]
 
 
 async def _first_of(boss: Process, clients: Sequence["asyncio.Task[None]"]) -> None:

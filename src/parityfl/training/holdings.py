@@ -110,8 +110,8 @@ def load_holdings(config: Config, clients: Iterable[int] | None = None) -> Holdi
         ParityflError: the data are missing, or the configuration does not fit them.
     """
     data = dataset.get(config.data.name)().load(config.data.root)
+    train, held = _split(data.train_labels, config)  # first of all: it refuses more clients than there are examples
     hosted = frozenset(range(config.population.clients) if clients is None else clients)
-    train, held = _split(data.train_labels, config)
     return Holdings(
         train=_hosted_part(data, train, hosted),
         held=_hosted_part(data, held, hosted),
