@@ -181,10 +181,10 @@ def run(spec, path, *, resume=False, fleet=None, evaluate=None, observers=(), st
     return folder.summary()
 
 
-def interrupt(spec, path, after, resume=False):
+def interrupt(spec, path, after, resume=False, fleet=None):
     """Run until a round is closed."""
     try:
-        run(spec, path, resume=resume, observers=[Raising(after)])
+        run(spec, path, resume=resume, fleet=fleet, observers=[Raising(after)])
     except InterruptedRunError:
         return
     raise AssertionError(f"the run was not interrupted after round {after}")

@@ -91,6 +91,18 @@ def test_a_journal_goes_on_from_a_fallback(tmp_path):
     assert len(list(tmp_path.glob("round-*"))) == 2
 
 
+def test_a_closed_journal_has_the_last_checkpoint_without_its_rows(tmp_path):
+    journal = Journal(tmp_path, CLIENTS)
+    for number, touched in ((1, [0]), (2, [1])):
+        write(journal, number, touched)
+    journal.close(Checkpoint(2, state(2.5), {"text": "the end"}))
+    assert [file.name for file in tmp_path.iterdir()] == ["round-00000002.safetensors"]
+    found = Journal(tmp_path, CLIENTS).read(lambda: state(0.0))
+    assert (found.round, found.document) == (2, {"text": "the end"})
+    np.testing.assert_array_equal(found.arrays["method/row_memory"], rows(0.0))
+    np.testing.assert_array_equal(found.arrays["plain"], np.full(4, 2.5))
+
+
 def test_every_flipped_bit_is_noticed(tmp_path):
     """One bit of each byte of a whole checkpoint: it is read as the one before, or as exactly what was written."""
     journal = Journal(tmp_path, CLIENTS)

@@ -258,11 +258,29 @@ def test_a_finished_run_is_left_as_it_is(tmp_path):
     assert contents(tmp_path / "run") == before
 
 
-def test_a_summary_that_is_no_json_is_made_again(tmp_path):
+@pytest.mark.parametrize("damage", [lambda file: file.write_text("{"), Path.unlink])
+def test_a_summary_that_is_lost_is_made_again_without_a_round(tmp_path, damage):
     spec = make_spec()
     whole = run(spec, tmp_path / "run")
-    (tmp_path / "run" / "summary.json").write_text("{")
-    assert_same_end(run(spec, tmp_path / "run", resume=True), whole)
+    tables = {
+        name: file for name, file in contents(tmp_path / "run").items() if name.endswith((".csv", "model.safetensors"))
+    }
+    damage(tmp_path / "run" / "summary.json")
+    seen = []
+    fleet = QuadraticFleet(spec, during=lambda number, _: seen.append(number))
+    assert run(spec, tmp_path / "run", resume=True, fleet=fleet) == whole
+    assert not seen
+    assert contents(tmp_path / "run").items() >= tables.items()
+
+
+def test_a_run_is_done_though_its_journal_cannot_be_made_smaller(tmp_path):
+    """Where the last checkpoint's draft would be written is a folder."""
+    spec = make_spec()
+    draft = tmp_path / "run" / "journal" / f"round-{ROUNDS:08d}.safetensors.part"
+    interrupt(spec, tmp_path / "run", ROUNDS)
+    draft.mkdir()
+    assert run(spec, tmp_path / "run", resume=True)["status"] == "done"
+    assert len(checkpoints(tmp_path / "run")) == 2
 
 
 def test_a_run_that_goes_on_has_none_of_the_files_of_one_that_has_ended(tmp_path):

@@ -18,6 +18,7 @@ from engine_runs import (
     QuadraticFleet,
     assert_holds,
     checkpoints,
+    interrupt,
     make_evaluator,
     make_spec,
     make_world,
@@ -428,19 +429,23 @@ def test_the_control_variate_is_moved_by_its_clients(tmp_path):
 
 
 def test_two_checkpoints_and_two_rows_a_client_are_kept(tmp_path):
-    spec = make_spec(rounds=12)
-    run(spec, tmp_path)
-    assert [file.stem for file in checkpoints(tmp_path)] == ["round-00000011", "round-00000012"]
+    interrupt(make_spec(rounds=12), tmp_path, 11)
+    assert [file.stem for file in checkpoints(tmp_path)] == ["round-00000010", "round-00000011"]
     for folder in (tmp_path / "journal" / "rows").iterdir():
         assert 1 <= len(list(folder.iterdir())) <= 2
+
+
+def test_of_a_run_that_is_done_one_checkpoint_is_kept_and_no_rows(tmp_path):
+    run(make_spec(rounds=12), tmp_path)
+    assert [file.name for file in (tmp_path / "journal").iterdir()] == ["round-00000012.safetensors"]
 
 
 @pytest.mark.parametrize("clients", [20, 200])
 def test_the_journal_of_a_round_is_small(tmp_path, clients):
     """d = 1000 and m = 3: a checkpoint holds a few vectors of d and a few numbers a client, and 3 rows are written."""
     layout = Layout(("weight",), ((1000,),))
-    spec = make_spec(make_world(clients, **ALWAYS), layout, select="round-robin", rounds=4)
-    run(spec, tmp_path, fleet=QuadraticFleet(spec, fates=(Outcome.COMPLETED,)))
+    spec = make_spec(make_world(clients, **ALWAYS), layout, select="round-robin", rounds=5)
+    interrupt(spec, tmp_path, 4, fleet=QuadraticFleet(spec, fates=(Outcome.COMPLETED,)))
     checkpoint = checkpoints(tmp_path)[-1].stat().st_size
     assert checkpoint < 30_000 + 600 * clients
     written = list((tmp_path / "journal" / "rows").glob("*/4.safetensors"))
@@ -449,7 +454,7 @@ def test_the_journal_of_a_round_is_small(tmp_path, clients):
 
 
 def test_a_method_without_rows_writes_none(tmp_path):
-    run(make_spec(aggregate="fedavg"), tmp_path)
+    interrupt(make_spec(aggregate="fedavg"), tmp_path, 3)
     assert not (tmp_path / "journal" / "rows").exists()
 
 

@@ -3,11 +3,13 @@
 After every round a checkpoint `round-<number>.safetensors` is written beside its predecessor, so that a damaged newest
 one costs a round and not the run. What belongs to single clients and changes only when they take part (the memory of
 MIFA is N x d) is not in it: each participant's rows go to a file of their own, `rows/<client>/<round>.safetensors`, and
-the checkpoint says of which round each client's rows are. So a round costs O(participants x d + N).
+the checkpoint says of which round each client's rows are. So a round costs O(participants x d + N). Once the run is
+over no round depends on the rows, most of the folder's bytes: one checkpoint without them is left.
 
 A torn or flipped file is never taken for a good one: see `array_files`.
 """
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,11 +69,20 @@ class Journal:
         after[touched] = checkpoint.round
         self._folder.mkdir(parents=True, exist_ok=True)
         self._write_rows(rows, touched, checkpoint.round)
-        document = {**checkpoint.document, "round": checkpoint.round}
-        arrays = {**rest, "row_round": after}
-        write_arrays(self._path(checkpoint.round), arrays, document, durable=self._durable)
-        self._row_round = after
+        self._write_rest(rest, after, checkpoint)
         self._prune(touched, checkpoint.round, before)
+
+    def close(self, checkpoint: Checkpoint) -> None:
+        """Keep of a run that is over nothing but its last checkpoint, in which all rows are as before the first round.
+
+        Raises:
+            OSError: the disk is full or cannot be written; what was written before is still good, or no longer needed.
+        """
+        _, rest = _split(checkpoint.arrays)
+        self._write_rest(rest, np.zeros_like(self._row_round), checkpoint)
+        for path in self._checkpoints()[:-1]:
+            path.unlink()
+        shutil.rmtree(self._rows, ignore_errors=True)
 
     def read(self, initial: Callable[[], Arrays]) -> Checkpoint | None:
         """Return the newest good checkpoint, or None where there is none at all.
@@ -105,6 +116,13 @@ class Journal:
                 rows[name][client] = row
         self._row_round = row_round
         return Checkpoint(int(document.pop("round")), {**arrays, **rows}, document)
+
+    def _write_rest(self, rest: Arrays, row_round: IntArray, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint's file, which says of which round each client's rows are."""
+        document = {**checkpoint.document, "round": checkpoint.round}
+        arrays = {**rest, "row_round": row_round}
+        write_arrays(self._path(checkpoint.round), arrays, document, durable=self._durable)
+        self._row_round = row_round
 
     def _write_rows(self, rows: Arrays, touched: IntArray, round: int) -> None:
         for client in touched.tolist():

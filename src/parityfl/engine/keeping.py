@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
 
@@ -12,11 +13,13 @@ from parityfl.core.arrays import model_hash
 from parityfl.core.errors import UnfinishedError
 from parityfl.core.fairness import jsonable
 from parityfl.core.types import IntArray
-from parityfl.engine.folder import RunFolder, disk_errors
+from parityfl.engine.folder import TABLES, RunFolder, disk_errors
 from parityfl.engine.journal import Checkpoint, Journal
 from parityfl.engine.spec import RunSpec
 from parityfl.engine.state import RunState
 from parityfl.engine.tables import shortfall_lines
+
+NO_LINES = dict.fromkeys(TABLES, "")
 
 
 class RunKeeper:
@@ -67,7 +70,7 @@ class RunKeeper:
             UnfinishedError: the disk is full or cannot be written.
         """
         with disk_errors(self._folder.path, UnfinishedError):
-            self._write(state, lines, touched, figures)
+            self._journal.write(self._checkpoint(state, lines, figures), touched)
             self._folder.append(lines, durable=not self._spec.virtual)
         self._last, self._figures = state, figures
 
@@ -77,18 +80,20 @@ class RunKeeper:
         self._conclude(self._last, status)
 
     def finish(self, state: RunState) -> None:
-        """Write the final model and the summary."""
+        """Write the final model and the summary, from which on the journal holds no more than they can be made of."""
         with disk_errors(self._folder.path, UnfinishedError):
             self._conclude(state, "done")
+        with suppress(OSError):  # the run is done all the same: its journal takes more room than it need
+            self._journal.close(self._checkpoint(state, NO_LINES, self._figures))
 
     def _started(self, state: RunState) -> RunState:
         self._folder.start_tables(durable=not self._spec.virtual)
-        self._write(state, {"rounds": "", "clients": ""}, np.arange(0), {})
+        self._journal.write(self._checkpoint(state, NO_LINES, {}), np.arange(0))
         return state
 
     def _resumed(self, checkpoint: Checkpoint) -> RunState:
         document = checkpoint.document
-        lines = {name: checkpoint.arrays[f"lines/{name}"].tobytes().decode() for name in ("rounds", "clients")}
+        lines = {name: checkpoint.arrays[f"lines/{name}"].tobytes().decode() for name in TABLES}
         self._folder.rewind(document["tables"], lines, durable=not self._spec.virtual)
         self.began = monotonic() - document["elapsed_s"]
         self._figures = {name: math.nan if value is None else value for name, value in document["figures"].items()}
@@ -97,9 +102,8 @@ class RunKeeper:
             self._journal.write(checkpoint, np.arange(0))  # before the summary goes: nothing else says that it gave up
         return RunState.restore(checkpoint)
 
-    def _write(
-        self, state: RunState, lines: Mapping[str, str], touched: IntArray, figures: Mapping[str, float]
-    ) -> None:
+    def _checkpoint(self, state: RunState, lines: Mapping[str, str], figures: Mapping[str, float]) -> Checkpoint:
+        """Return the checkpoint of a state, with the lines that the tables do not have yet."""
         texts = {f"lines/{name}": np.frombuffer(text.encode(), dtype=np.uint8) for name, text in lines.items()}
         document = {
             **state.document(),
@@ -107,7 +111,7 @@ class RunKeeper:
             "elapsed_s": monotonic() - self.began,
             "figures": jsonable(figures),
         }
-        self._journal.write(Checkpoint(state.ledger.rounds, state.arrays() | texts, document), touched)
+        return Checkpoint(state.ledger.rounds, state.arrays() | texts, document)
 
     def _conclude(self, state: RunState, status: str) -> None:
         spec, digest = self._spec, model_hash(state.weights)
