@@ -49,6 +49,26 @@ def test_a_page_that_is_opened_late_in_a_long_run_knows_how_long_it_is() -> None
     run(main())
 
 
+def test_a_page_that_is_open_for_long_keeps_the_latest_rounds() -> None:
+    """Of 1,200 rounds it has the latest 1,000, from 201 on, and shows the latest 200."""
+
+    async def main() -> None:
+        async with coordinating() as rig:
+            began(rig, 5000)
+            closed = closed_round(1)
+            async with showing(str(rig.http.base_url)) as page:
+                for last in (600, 1200):
+                    for number in range(last - 599, last + 1):
+                        record = replace(closed.record, round=number)
+                        rig.coordinator.round_closed(replace(closed, record=record, figures={"round": number}))
+                    await shows(page, STATUS, f"training, round {last} of 5000")
+                await shows(page, "[rounds.size, rounds.keys().next().value]", [KEPT, 201])
+                rows = "[...document.querySelectorAll('#rounds tbody tr')].map(row => row.firstChild.textContent)"
+                await shows(page, f"[{rows}.length, {rows}[0], {rows}.at(-1)]", [200, "1200", "1001"])
+
+    run(main())
+
+
 def test_a_figure_is_the_last_that_is_known() -> None:
     """Accuracy is measured in round 1 only, the variation of utility in neither; three devices are there in both."""
 
