@@ -1,9 +1,13 @@
-"""Files: replaced in one step, so that whoever reads one finds it whole, and one line where the disk refuses."""
+"""Files: replaced in one step or longer by whole lines, so that whoever reads one finds it whole.
+
+And what the disk refuses, in one line.
+"""
 
 import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from uuid import uuid4
 
@@ -44,6 +48,46 @@ def replace_file(path: Path, data: bytes, mode: int = 0o666, *, durable: bool = 
         _sync_folder(path.parent)
 
 
+def append_line(path: Path, line: bytes, mode: int = 0o666, *, durable: bool = False) -> None:
+    """Make a file longer by a line, and the file where there is none; nobody else writes to it meanwhile.
+
+    What a process that was killed had written of a line is cut off first: see `whole_lines`.
+
+    Args:
+        path: the file; its folder is there.
+        line: what to append, without its end.
+        mode: who may read and write a file that is made, less what the process's umask takes away.
+        durable: whether to wait until a loss of power cannot take it.
+
+    Raises:
+        OSError: it cannot be written; the file's lines are what they were.
+    """
+    data = line + b"\n"
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, mode), "r+b", buffering=0) as handle:
+        end = _end_of_lines(handle)
+        try:
+            handle.truncate(end)
+            handle.seek(end)
+            if handle.write(data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if durable:
+                os.fsync(handle.fileno())
+                if end == 0:
+                    _sync_folder(path.parent)
+        except BaseException:
+            handle.truncate(end)
+            raise
+
+
+def whole_lines(path: Path) -> list[bytes]:
+    """Return the lines of a file that `append_line` writes, but for a last one that is not whole: it never counted.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return path.read_bytes().split(b"\n")[:-1]
+
+
 @contextmanager
 def writing(
     what: Path | str,
@@ -82,6 +126,16 @@ def why_no_folder(path: Path) -> str:
 def file_in_the_way(folder: Path) -> Path | None:
     """Return the file that stands where a folder, or one that it lies in, should be; None where there is none."""
     return next((place for place in (folder, *folder.parents) if os.path.exists(place) and not place.is_dir()), None)
+
+
+def _end_of_lines(handle: FileIO) -> int:
+    """Return where the last whole line of a file ends."""
+    size = handle.seek(0, os.SEEK_END)
+    handle.seek(max(size - 1, 0))
+    if handle.read(1) in {b"", b"\n"}:
+        return size
+    handle.seek(0)
+    return handle.readall().rfind(b"\n") + 1
 
 
 def _sync_folder(folder: Path) -> None:

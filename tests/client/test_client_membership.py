@@ -359,9 +359,9 @@ def test_an_error_that_passes_is_waited_for(answer: Response) -> None:
 
 def test_what_a_coordinator_says_that_cannot_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        coordinator = FakeCoordinator(answer=problem(500, "roster.json cannot be written: No space left"))
+        coordinator = FakeCoordinator(answer=problem(500, "roster.jsonl cannot be written: No space left"))
         async with member("h0", coordinator=coordinator, patience_s=0.5) as rig:
-            with pytest.raises(FleetError, match=r"it answers 500: roster.json cannot be written: No space left"):
+            with pytest.raises(FleetError, match=r"it answers 500: roster.jsonl cannot be written: No space left"):
                 await rig.devices
             assert len(coordinator.registrations) > 2
         told = [r.message for r in caplog.records if r.levelname == "WARNING" and "No space left" in r.message]

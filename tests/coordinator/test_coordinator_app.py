@@ -161,20 +161,24 @@ def test_health_says_how_many_devices_are_waited_for() -> None:
 
 
 def test_the_rounds_begin_once_enough_have_loaded_their_data_and_reported() -> None:
+    def begins(rig: Rig) -> bool:
+        rig.coordinator.check_start()
+        return rig.coordinator.start.is_set()
+
     async def main() -> None:
         async with coordinating(min_clients=2) as rig:
             for name in ("h0", "h1"):
                 await rig.register(name)
                 await rig.report(name, available=False)
             await rig.register("h0", num_samples=10)
-            assert not rig.coordinator.start.is_set()
+            assert not begins(rig)
             await rig.register("h1", num_samples=20)
-            assert rig.coordinator.start.is_set()
+            assert begins(rig)
         async with coordinating(min_clients=1) as rig:
             await rig.register("h0", num_samples=10)
-            assert not rig.coordinator.start.is_set()
+            assert not begins(rig)
             await rig.report("h0")
-            assert rig.coordinator.start.is_set()
+            assert begins(rig)
 
     run(main())
 
@@ -528,11 +532,11 @@ def test_a_device_whose_place_cannot_be_kept_is_not_here(tmp_path: Path, caplog:
     """It comes back once there is room, and then has that place."""
 
     async def main() -> None:
-        roster = tmp_path / "full" / "roster.json"
+        roster = tmp_path / "full" / "roster.jsonl"
         async with coordinating(small_config(rounds={"clock": "wall"}), roster=roster) as rig:
-            assert_problem(await rig.register("phone"), 500, "roster.json cannot be written (No such file")
-            assert (len(rig.coordinator.registry), rig.coordinator.registry.roster) == (0, {})
-            assert [r.message for r in caplog.records if r.levelname == "ERROR" and "roster.json" in r.message]
+            assert_problem(await rig.register("phone"), 500, "roster.jsonl cannot be written (No such file")
+            assert not rig.coordinator.registry.registered().any()
+            assert [r.message for r in caplog.records if r.levelname == "ERROR" and "roster.jsonl" in r.message]
             roster.parent.mkdir()
             assert RegistrationReply.model_validate_json((await rig.register("phone")).content).index == 0
         assert read_roster(roster) == {0: "phone"}
@@ -542,12 +546,12 @@ def test_a_device_whose_place_cannot_be_kept_is_not_here(tmp_path: Path, caplog:
 
 def test_the_roster_is_kept_in_its_file(tmp_path: Path) -> None:
     async def main() -> None:
-        async with coordinating(small_config(rounds={"clock": "wall"}), roster=tmp_path / "roster.json") as rig:
+        async with coordinating(small_config(rounds={"clock": "wall"}), roster=tmp_path / "roster.jsonl") as rig:
             await rig.register("phone")
             await rig.register("h3")
-            written = (tmp_path / "roster.json").stat()
+            written = (tmp_path / "roster.jsonl").stat()
             await rig.register("phone")  # and is known already
-            assert (tmp_path / "roster.json").stat() == written
-        assert read_roster(tmp_path / "roster.json") == {0: "phone", 3: "h3"}
+            assert (tmp_path / "roster.jsonl").stat() == written
+        assert read_roster(tmp_path / "roster.jsonl") == {0: "phone", 3: "h3"}
 
     run(main())

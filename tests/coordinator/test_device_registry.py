@@ -6,7 +6,7 @@ import pytest
 
 from parityfl.client.membership import REPORTS
 from parityfl.coordinator.device_registry import LOOKS, LOST_AFTER, SUSPECT_AFTER, DeviceRegistry
-from parityfl.coordinator.roster import read_roster, write_roster
+from parityfl.coordinator.roster import add_to_roster, read_roster
 from parityfl.core.errors import FleetError, FolderError
 from parityfl.wire.schemas import DeviceReport, Registration
 
@@ -52,7 +52,6 @@ def test_other_names_take_the_lowest_free_index() -> None:
     who = registry()
     assert enter(who, "h1", "phone", "h0") == [1, 0, 2]
     assert who.device_ids == ["phone", "h1", "h0"]
-    assert who.roster == {0: "phone", 1: "h1", 2: "h0"}
 
 
 def test_an_experiment_takes_no_other_names() -> None:
@@ -76,12 +75,19 @@ def test_a_roster_keeps_the_places_of_those_that_have_not_come_back() -> None:
 
 
 def test_a_roster_survives_in_its_file(tmp_path: Path) -> None:
-    path = tmp_path / "roster.json"
+    path = tmp_path / "roster.jsonl"
     assert read_roster(path) == {}
-    write_roster(path, {0: "phone", 2: "h0"}, durable=True)
+    add_to_roster(path, 2, "h0", durable=True)
+    add_to_roster(path, 0, "phone", durable=True)
     assert read_roster(path) == {0: "phone", 2: "h0"}
-    path.write_text("[]")
-    with pytest.raises(FolderError, match=r"roster.json"):
+
+
+@pytest.mark.parametrize("line", ["[]", "{}", "4", "", "{"])
+def test_a_damaged_roster_is_an_error(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "roster.jsonl"
+    path.write_text(f"{line}\n")
+    add_to_roster(path, 0, "phone", durable=False)
+    with pytest.raises(FolderError, match=r"roster.jsonl cannot be read"):
         read_roster(path)
 
 
@@ -131,6 +137,7 @@ def wait(who: DeviceRegistry, clock: Clock, seconds: float) -> None:
     for _ in range(round(seconds * LOOKS)):
         clock.now += 1 / LOOKS
         who.refresh()
+        who.log_losses()
 
 
 def test_silence_makes_suspect_then_lost_and_a_report_brings_back() -> None:

@@ -148,7 +148,9 @@ async def watch(fleet: HttpFleet) -> None:
 
 
 @pytest.mark.parametrize("late", ["discard", "next-round"])
-def test_a_device_that_falls_silent_while_it_is_asked_does_not_hold_the_round(late: str) -> None:
+def test_a_device_that_falls_silent_while_it_is_asked_does_not_hold_the_round(
+    late: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """h0 neither answers nor reports (no device of this test does): given up when it is lost, not after a minute."""
 
     async def main() -> None:
@@ -161,6 +163,7 @@ def test_a_device_that_falls_silent_while_it_is_asked_does_not_hold_the_round(la
             assert "lost while it was asked: silent for" in gone.reason
             assert fleet.registry.at(0).state == "lost"
             assert fleet.registry.at(0).training is None
+            assert "lost (h0" in caplog.text or "h0 is lost" in caplog.text
 
     run(main())
 

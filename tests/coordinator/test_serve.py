@@ -20,6 +20,7 @@ from parityfl.client.settings import Settings
 from parityfl.config import Config
 from parityfl.coordinator.evaluate import HttpEvaluator
 from parityfl.coordinator.fleet import HttpFleet
+from parityfl.coordinator.roster import read_roster
 from parityfl.coordinator.serve import Drive, Service, serve
 from parityfl.coordinator.trust import Trust
 from parityfl.core.errors import ConfigError, FolderError, UnfinishedError
@@ -395,13 +396,13 @@ def test_a_second_coordinator_of_a_folder_takes_no_devices(tmp_path: Path, monke
         second.close()
         with pytest.raises(httpx.HTTPError):
             await coming
-        assert json.loads((out / "roster.json").read_text()) == {"0": "a"}
+        assert read_roster(out / "roster.jsonl") == {0: "a"}
         serving.cancel()
         await asyncio.wait({serving})
         third = bind("127.0.0.1", 0)
         serving = asyncio.create_task(coordinate(config, out, third, service, resume=True, watch=nullcontext))
         await _registered(third, "c")
-        assert json.loads((out / "roster.json").read_text()) == {"0": "a", "1": "c"}
+        assert read_roster(out / "roster.jsonl") == {0: "a", 1: "c"}
         serving.cancel()
         await asyncio.wait({serving})
 

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from parityfl.cli import main
@@ -87,7 +88,7 @@ def test_a_device_is_enrolled_with_one_credential(tmp_path: Path) -> None:
         enrolment.check("h0", OTHER)
     with pytest.raises(RefusedError, match="another credential"):
         enrolment.enrol("h0", OTHER)
-    assert KEY not in (tmp_path / "security" / "devices.json").read_text()
+    assert KEY not in (tmp_path / "security" / "devices.jsonl").read_text()
 
 
 def test_changes_from_outside_are_noticed(tmp_path: Path) -> None:
@@ -119,32 +120,52 @@ def test_what_a_coordinator_has_written_it_does_not_read_again(tmp_path: Path, m
     assert reads == []
     Enrolment(tmp_path).revoke("h0")
     assert serving.revoked() == ["h0"]
-    assert reads == ["devices.json"] * 2
+    assert reads == ["devices.jsonl"] * 2
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"h0": {}}', '{"a b": {"fingerprint": null, "since": ""}}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"h0": {}}', '{"a b": {"fingerprint": null, "since": ""}}', "{"])
 def test_a_damaged_enrolment_lets_nobody_in(content: str, tmp_path: Path) -> None:
     Enrolment(tmp_path).enrol("h0", KEY)
-    (tmp_path / "security" / "devices.json").write_text(content)
-    with pytest.raises(FolderError, match=r"devices\.json cannot be read"):
+    (tmp_path / "security" / "devices.jsonl").write_text(f"{content}\n")
+    with pytest.raises(FolderError, match=r"devices\.jsonl cannot be read"):
         Enrolment(tmp_path).check("h0", KEY)
 
 
 def test_a_file_that_is_damaged_later_leaves_every_device_as_it_was(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    serving, file = Enrolment(tmp_path), tmp_path / "security" / "devices.json"
+    serving, file = Enrolment(tmp_path), tmp_path / "security" / "devices.jsonl"
     serving.enrol("h0", KEY)
     serving.revoke("h1")
     whole = file.read_bytes()
-    file.write_bytes(whole[:-5])
+    file.write_bytes(whole[5:])
     assert [serving.check("h0", KEY), serving.is_revoked("h1"), serving.revoked()] == [True, True, ["h1"]]
     assert [record.levelname for record in caplog.records] == ["ERROR"]
-    with pytest.raises(FolderError, match=r"devices\.json cannot be read"):
+    with pytest.raises(FolderError, match=r"devices\.jsonl cannot be read"):
         serving.enrol("h2", KEY)  # which would write over what somebody may want to mend
     file.write_bytes(whole)
     serving.enrol("h2", KEY)
     assert serving.check("h2", KEY)
+
+
+def test_what_was_not_wholly_written_never_counted(tmp_path: Path) -> None:
+    """The command was killed as it revoked h1, and has told nobody that it did."""
+    serving, file = Enrolment(tmp_path), tmp_path / "security" / "devices.jsonl"
+    serving.enrol("h0", KEY)
+    serving.revoke("h1")
+    file.write_bytes(file.read_bytes()[:-5])
+    assert [serving.check("h0", KEY), serving.is_revoked("h1")] == [True, False]
+    serving.revoke("h2")
+    assert Enrolment(tmp_path).revoked() == ["h2"]
+
+
+def test_a_new_device_costs_a_line_whoever_has_joined(tmp_path: Path) -> None:
+    enrolment, file = Enrolment(tmp_path), tmp_path / "security" / "devices.jsonl"
+    sizes = [0]
+    for name in ("h0", "h1", "h2"):
+        enrolment.enrol(name, KEY)
+        sizes.append(file.stat().st_size)
+    assert len(set(np.diff(sizes))) == 1
 
 
 def test_the_coordinators_key_is_kept_until_the_run_is_over(tmp_path: Path) -> None:

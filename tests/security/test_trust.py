@@ -1,6 +1,7 @@
 """Whole coordinators and devices with credentials, over real HTTP on loopback."""
 
 import asyncio
+import errno
 import json
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -129,18 +130,18 @@ def test_a_full_disk_of_the_coordinators_is_no_fault_of_a_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It comes back until it is let in, and is not here before."""
-    write, failures = enrolment.write_secret, [2, 1]
+    append, failures = enrolment.append_line, [2, 1]
 
-    def full_at_first(path: Path, text: str) -> None:
-        if path.name == "devices.json" and failures:
+    def full_at_first(path: Path, line: bytes, mode: int, *, durable: bool) -> None:
+        if path.name == "devices.jsonl" and failures:
             failures.pop()
-            raise FolderError(f"{path} cannot be written: No space left on device")
-        write(path, text)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(path, line, mode, durable=durable)
 
     async def main() -> None:
         rig = Rig(tmp_path)
-        monkeypatch.setattr(enrolment, "write_secret", full_at_first)
-        assert_problem(await register(rig.http, "h1", Identity(TOKEN)), 500, "devices.json", "No space left")
+        monkeypatch.setattr(enrolment, "append_line", full_at_first)
+        assert_problem(await register(rig.http, "h1", Identity(TOKEN)), 500, "devices.jsonl", "No space left")
         device = rig.devices("h0")
         fleet = await rig.ready("h0")
         assert (failures, [member.device_id for member in fleet.registry.members]) == ([], ["h0"])
@@ -159,8 +160,8 @@ def test_devices_that_know_the_token_train_and_evaluate(tmp_path: Path) -> None:
         measured: ClientEvaluation = (await HttpEvaluator(fleet)(1, WEIGHTS, WEIGHTS)).clients
         np.testing.assert_array_equal(measured.loss[:3], [6, 6, 6])
         await rig.finish(*devices)
-        kept = json.loads((tmp_path / "security" / "devices.json").read_text())
-        assert {name: device["status"] for name, device in kept.items()} == dict.fromkeys(["h0", "h1", "h2"], "allowed")
+        kept = Enrolment(tmp_path).devices()
+        assert {name: device.status for name, device in kept.items()} == dict.fromkeys(["h0", "h1", "h2"], "allowed")
         for secret in (tmp_path / "security" / "coordinator.key", tmp_path / "state" / "credentials" / "h0.json"):
             assert stat.S_IMODE(secret.stat().st_mode) == 0o600
 
@@ -769,7 +770,7 @@ def test_nobody_in_between_joins_with_what_another_has_proved(tmp_path: Path) ->
         async with rig_in(tmp_path) as rig:
             with pytest.raises(httpx.RemoteProtocolError, match="does not prove that it knows the join token"):
                 await register(rig.http, "h0", Between(TOKEN))
-            assert not (tmp_path / "security" / "devices.json").exists()
+            assert not (tmp_path / "security" / "devices.jsonl").exists()
 
     run(main())
 

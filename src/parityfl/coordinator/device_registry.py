@@ -143,13 +143,9 @@ class DeviceRegistry:
         self._lost: dict[str, float] = {}
         self._back: dict[str, float] = {}
         self._places: dict[str, int] = {}
+        self._lowest = 0
         for index, name in (roster or {}).items():
             self._take(name, index)
-
-    @property
-    def roster(self) -> dict[int, str]:
-        """Who has which place, also those that have not yet come back after a restart."""
-        return {index: name for name, index in sorted(self._places.items(), key=lambda item: item[1])}
 
     @property
     def members(self) -> list[Member]:
@@ -210,15 +206,16 @@ class DeviceRegistry:
             counts[index, : len(labels)] = labels
         return counts
 
-    def with_device(self, registration: Registration) -> tuple[dict[int, str], Agreement]:
-        """Return the roster and the agreement as they will be once a device is taken in; change nothing.
+    def with_device(self, registration: Registration) -> tuple[int | None, Agreement]:
+        """Return the place that a device will take and the agreement as it will be; change nothing.
+
+        The place is None for a device that has one, also one that has not yet come back after a restart.
 
         Raises:
             FleetError: there is no place for it, or it does not fit what has been agreed.
         """
         agreed, name = self.agreement.with_device(registration), registration.device_id
-        roster = self.roster if name in self._places else {**self.roster, self._place(name): name}
-        return roster, agreed
+        return None if name in self._places else self._place(name), agreed
 
     def register(self, registration: Registration, host: str) -> Member:
         """Take a device in, or note what has changed about it.
@@ -263,7 +260,7 @@ class DeviceRegistry:
         """Change a device's state, for which `reason` is a few words.
 
         One that is lost does not become merely suspect, and one that is revoked stays so until it is let in again.
-        Every change is logged for who debugs; that devices are lost, or are back, is told by the next `refresh`.
+        Every change is logged for who debugs; that devices are lost, or are back, is for `log_losses`.
         """
         kept = (member.state, state) == ("lost", "suspect") or (member.state == "revoked" and state != "rejoined")
         if state == member.state or kept:
@@ -365,13 +362,14 @@ class DeviceRegistry:
                 f"device {name!r} is no client of this experiment: its devices are {self.device_ids[0]} to "
                 f"{self.device_ids[-1]}; use one of these, or serve with --set rounds.clock=wall"
             )
-        free = next((index for index in range(len(self.device_ids)) if self._is_free(index)), None)
-        if free is None:
+        while self._lowest < len(self.device_ids) and not self._is_free(self._lowest):
+            self._lowest += 1  # a place that was taken is never free again
+        if self._lowest == len(self.device_ids):
             raise FleetError(
                 f"there is no place for device {name!r}: population.clients = {len(self.device_ids)} devices have "
                 "registered; raise population.clients"
             )
-        return free
+        return self._lowest
 
     def _is_free(self, index: int) -> bool:
         """Return whether nobody has that place, whose name is then that of whom it was meant for."""
@@ -383,13 +381,16 @@ class DeviceRegistry:
         return index
 
     def refresh(self) -> None:
-        """Notice who has gone silent, and log who is lost and who is back since the last time.
-
-        All in one line: a process may host hundreds of devices, and all go silent with it.
-        """
+        """Notice who has gone silent."""
         self._excuse_silence()
         for member in self._members.values():
             self._check_silence(member)
+
+    def log_losses(self) -> None:
+        """Log who is lost and who is back since the last time.
+
+        All in one line: a process may host hundreds of devices, and all go silent with it.
+        """
         if self._lost:
             log.warning("%s, silent for %s", _said("lost", self._lost), _longest(self._lost))
         if self._back:

@@ -1,13 +1,14 @@
 """Which devices are admitted with which credential: a file in the run folder, which a running coordinator rereads.
 
-Only hashes of the devices' public keys are kept: nothing in the file lets anyone pose as a device.
+Only hashes of the devices' public keys are kept: nothing in the file lets anyone pose as a device. A line of it is what
+became of a device, and the last one of each counts: a new one costs as much whoever has joined already.
 """
 
 from __future__ import annotations
 
 import fcntl
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from hmac import compare_digest
@@ -17,7 +18,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from parityfl.core.errors import FolderError, first_line
-from parityfl.files import make_folder, writing
+from parityfl.files import append_line, make_folder, whole_lines, writing
 from parityfl.web.secrets import write_secret
 from parityfl.wire.schemas import DeviceId, Sha256
 from parityfl.wire.signing import KeyPair, fingerprint
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 FOLDER = "security"
 """Where a run folder keeps what this module needs."""
 
-_FILE = "devices.json"
+_FILE = "devices.jsonl"
 _KEY = "coordinator.key"
 
 
@@ -51,8 +52,8 @@ class Enrolled(BaseModel):
     since: str
 
 
-class _Document(RootModel[dict[DeviceId, Enrolled]]):
-    """The file."""
+class _Line(RootModel[dict[DeviceId, Enrolled | None]]):
+    """A line of the file: what became of devices; None: they may join anew."""
 
 
 class Enrolment:
@@ -105,7 +106,7 @@ class Enrolment:
         try:
             stamp = self._read_stamp()
             if self._devices is None or stamp != self._stamp:
-                self._devices, self._stamp = _Document.model_validate_json(self._path.read_bytes()).root, stamp
+                self._devices, self._stamp = self._read(), stamp
         except FileNotFoundError:
             self._devices, self._stamp = {}, None
         except (OSError, ValidationError) as error:
@@ -164,16 +165,16 @@ class Enrolment:
         Raises:
             RefusedError: it is enrolled with another key, or revoked.
         """
-        with self._changing() as devices:
+        with self._changing():
             if not self.check(device_id, key):
-                devices[device_id] = Enrolled(fingerprint=fingerprint(key), since=_now())
+                self._write(device_id, Enrolled(fingerprint=fingerprint(key), since=_now()))
 
     def revoke(self, device_id: str) -> None:
         """Take part no longer; also for one that has never come."""
         with self._changing() as devices:
             known = devices.get(device_id)
             print_ = None if known is None else known.fingerprint
-            devices[device_id] = Enrolled(fingerprint=print_, status="revoked", since=_now())
+            self._write(device_id, Enrolled(fingerprint=print_, status="revoked", since=_now()))
 
     def allow(self, device_id: str) -> None:
         """Let a device join anew, with whatever credential it then has.
@@ -182,30 +183,46 @@ class Enrolment:
             FolderError: there is no such device.
         """
         with self._changing() as devices:
-            if devices.pop(device_id, None) is None:
+            if device_id not in devices:
                 raise FolderError(f"device {device_id!r} has not joined {self._run}: it may join as it is")
+            self._write(device_id, None)
 
     def _read_stamp(self) -> tuple[int, int, int]:
         """Return what tells one content of the file from another."""
         status = self._path.stat()
         return status.st_mtime_ns, status.st_ino, status.st_size
 
+    def _read(self) -> dict[str, Enrolled]:
+        latest: dict[str, Enrolled | None] = {}
+        for line in whole_lines(self._path):
+            latest.update(_Line.model_validate_json(line).root)
+        return {name: enrolled for name, enrolled in latest.items() if enrolled is not None}
+
     @contextmanager
-    def _changing(self) -> Iterator[dict[str, Enrolled]]:
-        """Yield the devices, to be changed by nobody else meanwhile, and write them.
+    def _changing(self) -> Iterator[Mapping[str, Enrolled]]:
+        """Yield the devices, which nobody else changes meanwhile.
 
         Raises:
-            FolderError: they cannot be written.
+            FolderError: the file is damaged, or cannot be written.
         """
         make_folder(self._folder)
         path = self._folder / "lock"
         with ExitStack() as held:
             with writing(path):
                 fcntl.flock(held.enter_context(path.open("w")), fcntl.LOCK_EX)
-            devices = dict(self.devices())
-            yield devices
-            write_secret(self._path, _Document.model_construct(devices).model_dump_json(indent=1))
-            self._devices, self._stamp = devices, self._read_stamp()  # so that what was just written is not read again
+            yield self.devices()
+
+    def _write(self, device_id: str, enrolled: Enrolled | None) -> None:
+        """Write what became of a device, within `_changing`."""
+        line = _Line.model_construct({device_id: enrolled}).model_dump_json()
+        with writing(self._path):
+            append_line(self._path, line.encode(), 0o600, durable=True)
+        assert self._devices is not None, "it was read"
+        if enrolled is None:
+            del self._devices[device_id]
+        else:
+            self._devices[device_id] = enrolled
+        self._stamp = self._read_stamp()  # so that what was just written is not read again
 
 
 def _now() -> str:

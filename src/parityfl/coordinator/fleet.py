@@ -260,6 +260,7 @@ class HttpFleet:
     def give_up_lost(self) -> None:
         """Notice who has gone silent; on the wall clock end the calls of the lost: who trains goes on reporting."""
         self.registry.refresh()
+        self.registry.log_losses()
         if not self.virtual:
             for exchange in self._exchanges.values():
                 member = self.registry.at(exchange.client)

@@ -1,11 +1,13 @@
-"""Which device has which index, kept in a file so that a resumed run finds everyone in the old place."""
+"""Which device has which index, kept in a file so that a resumed run finds everyone in the old place.
+
+A line for each device, in the order in which they came: a new one costs as much whoever is there already.
+"""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 from parityfl.core.errors import FolderError
-from parityfl.files import replace_file, writing
+from parityfl.files import append_line, whole_lines, writing
 
 
 def read_roster(path: Path) -> dict[int, str]:
@@ -15,18 +17,18 @@ def read_roster(path: Path) -> dict[int, str]:
         FolderError: the file is damaged.
     """
     try:
-        return {int(index): str(name) for index, name in json.loads(path.read_text(encoding="utf-8")).items()}
+        return {int(entry["index"]): str(entry["device_id"]) for entry in map(json.loads, whole_lines(path))}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise FolderError(f"{path} cannot be read ({error}): restore it, or start the run in a new folder") from None
 
 
-def write_roster(path: Path, roster: Mapping[int, str], *, durable: bool) -> None:
-    """Replace the file in one step, `durable` against a loss of power.
+def add_to_roster(path: Path, index: int, device_id: str, *, durable: bool) -> None:
+    """Add a device, `durable` against a loss of power.
 
     Raises:
-        FolderError: it cannot be written.
+        FolderError: the file cannot be written.
     """
     with writing(path):
-        replace_file(path, json.dumps(dict(roster)).encode(), durable=durable)
+        append_line(path, json.dumps({"index": index, "device_id": device_id}).encode(), durable=durable)

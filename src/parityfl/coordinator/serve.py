@@ -132,14 +132,14 @@ async def serve(
 
 
 async def _watch(coordinator: Coordinator, prober: Prober) -> None:
-    """Notice who goes silent, who is revoked and who has yet to answer, when it happens, also while nobody asks."""
+    """Notice when it happens who goes silent, is revoked, has yet to answer, or is the last that was waited for."""
     fleet = coordinator.fleet
     while True:
         await asyncio.sleep(fleet.config.rounds.heartbeat_s / LOOKS)
         fleet.registry.bar(fleet.devices.gate.revoked())
         fleet.give_up_lost()
         prober.look()
-        coordinator.check_start()  # a device that has answered may be the last that is waited for
+        coordinator.check_start()
 
 
 def _agreement(config: Config, layout: Layout | None, service: Service) -> Agreement:

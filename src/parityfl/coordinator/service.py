@@ -23,7 +23,7 @@ from parityfl.coordinator.finished import Finished
 from parityfl.coordinator.fleet import HttpFleet
 from parityfl.coordinator.gate import Gate
 from parityfl.coordinator.mailbox import Work
-from parityfl.coordinator.roster import write_roster
+from parityfl.coordinator.roster import add_to_roster
 from parityfl.core.errors import FleetError
 from parityfl.core.fairness import jsonable
 from parityfl.core.ledger import OUTCOME_CODES, Ledger
@@ -101,7 +101,6 @@ class Coordinator:
         self.addresses = addresses or Addresses()
         self._roster = roster
         self._agreement = agreement
-        self._kept_roster: dict[int, str] | None = None
         self._kept_agreement: Agreement | None = None
         self._document = config.document()
         self._rounds: dict[int, RoundInfo] = {}
@@ -184,13 +183,12 @@ class Coordinator:
             raise ProblemError(410, f"the run is over ({self.phase}): there is nothing to register for")
         self.gate.check(registration, proof)
         try:
-            roster, agreement = self.registry.with_device(registration)
+            place, agreement = self.registry.with_device(registration)
         except FleetError as error:
             raise ProblemError(409, str(error)) from None
-        self.gate.enter(registration, proof)
-        self._save(roster, agreement)  # either may fail, and then nobody is here who has no key or no place
+        self.gate.enter(registration, proof)  # this and the next may fail: then nobody is here without key or place
+        self._save(registration.device_id, place, agreement)
         member = self.registry.register(registration, host)
-        self.check_start()
         return RegistrationReply(
             index=member.index,
             run_id=self.fleet.run_id,
@@ -202,7 +200,6 @@ class Coordinator:
         """Note how devices are: those that who sent this may speak for."""
         own = [report for report in update.devices if self.gate.speaks_for(proof, report.device_id)]
         known = [self.registry.report(report) for report in own]
-        self.check_start()
         if self.leaving:
             self._dismiss(own)
         all_known = all(known) and len(own) == len(update.devices)
@@ -316,7 +313,7 @@ class Coordinator:
         return await offload(weights.nbytes, self._model_document, weights)
 
     def check_start(self) -> None:
-        """Let the rounds begin once enough devices are here."""
+        """Let the rounds begin once enough devices are here: a look at all of them, so not one for every request."""
         if not self.start.is_set() and self.ready and len(self.registry.prepared) >= self.min_clients:
             self.start.set()
 
@@ -357,12 +354,11 @@ class Coordinator:
             )
         self._warned = found
 
-    def _save(self, roster: dict[int, str], agreement: Agreement) -> None:
+    def _save(self, device_id: str, place: int | None, agreement: Agreement) -> None:
         """Write what a registration changes: most come from devices that are known already."""
         durable = not self.fleet.virtual
-        if self._roster is not None and roster != self._kept_roster:
-            write_roster(self._roster, roster, durable=durable)
-            self._kept_roster = roster
+        if self._roster is not None and place is not None:
+            add_to_roster(self._roster, place, device_id, durable=durable)
         if self._agreement is not None and agreement != self._kept_agreement:
             write_agreement(self._agreement, agreement, durable=durable)
             self._kept_agreement = agreement

@@ -99,7 +99,7 @@ async def coordinate(
             evaluate = _evaluator(config, workbench, devices)
             await run_rounds(named, fleet, evaluate, folder, observers=observers, stop=devices.stop)
 
-    service = replace(service, roster=out / "roster.json", agreement=out / "agreement.json", agreed=agreed)
+    service = replace(service, roster=out / "roster.jsonl", agreement=out / "agreement.json", agreed=agreed)
     layout = None if workbench is None else workbench.layout
     async with folder.locked():  # before the first device comes: who has which place is kept there
         await serve(config, layout, drive, listening, service, availability=world.availability)

@@ -1,12 +1,14 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from parityfl.files import replace_file
+from parityfl.files import append_line, replace_file, whole_lines
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -97,3 +99,49 @@ def test_a_disk_that_is_full_is_not_left_fuller(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="No space left"):
         replace_file(tmp_path / "state.json", b"large", durable=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_longer_by_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "roster.jsonl"
+    append_line(path, b"one", 0o600, durable=True)
+    append_line(path, b"two")
+    assert path.read_bytes() == b"one\ntwo\n"
+    assert whole_lines(path) == [b"one", b"two"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("before", [b"", b"one\n", b"one\ntwo\n"])
+@pytest.mark.parametrize("torn", [b"", b"x", b"xyz"])
+def test_a_line_that_is_not_whole_never_counted(before: bytes, torn: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "roster.jsonl"
+    path.write_bytes(before + torn)
+    assert whole_lines(path) == before.splitlines()
+    append_line(path, b"last")
+    assert path.read_bytes() == before + b"last\n"
+
+
+def test_a_line_that_cannot_be_written_leaves_those_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "roster.jsonl"
+    append_line(path, b"one")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        append_line(path, b"two", durable=True)
+    assert path.read_bytes() == b"one\n"
+
+
+def test_a_line_for_part_of_which_there_is_room_is_not_written(tmp_path: Path) -> None:
+    """The process may write files of six bytes, of which the first line takes four."""
+    program = (
+        "import pathlib, resource, signal, sys; from parityfl.files import append_line\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (6, 6))\n"
+        "append_line(pathlib.Path(sys.argv[1]), b'two')"
+    )
+    path = tmp_path / "roster.jsonl"
+    append_line(path, b"one")
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=False)
+    assert "No space left on device" in done.stderr
+    assert path.read_bytes() == b"one\n"
