@@ -4,10 +4,12 @@ Client k's loss of a model w is |w - theta_k|^2 / 2, its accuracy exp(-loss); tr
 """
 
 import asyncio
+import csv
 import json
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +180,7 @@ def run(spec, path, *, resume=False, fleet=None, evaluate=None, observers=(), st
             await run_rounds(spec, fleet, evaluate, folder, observers=observers, stop=stop)
 
     asyncio.run(rounds())
+    assert_ledger_hash(path)
     return folder.summary()
 
 
@@ -186,12 +189,21 @@ def interrupt(spec, path, after, resume=False, fleet=None):
     try:
         run(spec, path, resume=resume, fleet=fleet, observers=[Raising(after)])
     except InterruptedRunError:
-        return
+        return assert_ledger_hash(path)
     raise AssertionError(f"the run was not interrupted after round {after}")
 
 
 def hashes(summary):
     return summary["model_hash"], summary["ledger_hash"]
+
+
+def assert_ledger_hash(path):
+    """Check a summary's ledger hash: it is that of clients.csv without three columns."""
+    with (path / "clients.csv").open(newline="") as handle:
+        table = list(csv.reader(handle))
+    kept = [i for i, name in enumerate(table[0]) if name not in {"latency_s", "bytes_up", "bytes_down"}]
+    text = "".join(",".join(line[i] for i in kept) + "\n" for line in table)
+    assert RunFolder(path).summary()["ledger_hash"] == sha256(text.encode()).hexdigest()
 
 
 def assert_same_end(summary, other):

@@ -47,7 +47,7 @@ class RunFolder:
         self.path = path
         self.journal = path / "journal"
         self._model = path / "model.safetensors"
-        self._tables = {name: _Table(path / f"{name}.csv") for name in TABLES}
+        self._tables = {"rounds": _Table(path / "rounds.csv"), "clients": _Table(path / "clients.csv", len(UNHASHED))}
 
     def prepare(self, document: Mapping[str, Any], resume: bool) -> bool:
         """Make the folder this configuration's own; return whether there is a finished run in it.
@@ -181,16 +181,7 @@ class RunFolder:
 
     def ledger_hash(self) -> str:
         """Return the SHA-256 over clients.csv without the columns that depend on machine and wire."""
-        kept = len(CLIENT_COLUMNS) - len(UNHASHED)
-        digest = sha256()
-        for line in self._client_lines():
-            digest.update((",".join(line.split(",")[:kept]) + "\n").encode())
-        return digest.hexdigest()
-
-    def _client_lines(self) -> Iterator[str]:
-        with (self.path / "clients.csv").open(encoding="utf-8", newline="") as handle:
-            for line in handle:
-                yield line.rstrip("\n")
+        return self._tables["clients"].short_hash()
 
     def _begin(self, document: Mapping[str, Any]) -> bool:
         """Put config.json there, whole and once: it is what locks are on. Return whether it is this call's.
@@ -222,16 +213,21 @@ class RunFolder:
 
 
 class _Table:
-    """A CSV file that only grows, by whole rounds; its content is remembered as a length and a checksum."""
+    """A CSV file that only grows, by whole rounds; its content is remembered as a length and checksums.
 
-    def __init__(self, path: Path) -> None:
+    The checksums grow with it: at the end of a run nobody waits until the whole file is read.
+    """
+
+    def __init__(self, path: Path, left_out: int = 0) -> None:
+        """Take the file at `path`, whose `short_hash` leaves out the last `left_out` columns."""
         self._path = path
-        self._size = 0
-        self._digest = sha256()
+        self._left_out = left_out
+        self._forget()
 
     def start(self, data: bytes, durable: bool) -> None:
         replace_file(self._path, data, durable=durable)
-        self._size, self._digest = len(data), sha256(data)
+        self._forget()
+        self.advance(data)
 
     def write(self, data: bytes, durable: bool) -> None:
         with self._path.open("ab") as handle:
@@ -241,22 +237,26 @@ class _Table:
                 os.fsync(handle.fileno())
 
     def advance(self, data: bytes) -> None:
-        """Count what was written."""
+        """Count what was written: whole lines."""
         self._size += len(data)
         self._digest.update(data)
+        self._short.update(_without_last(data, self._left_out))
 
     def mark(self) -> dict[str, Any]:
         return {"bytes": self._size, "sha256": self._digest.hexdigest()}
 
+    def short_hash(self) -> str:
+        return self._short.hexdigest()
+
     def rewind(self, mark: Mapping[str, Any]) -> None:
-        self._size, self._digest = int(mark["bytes"]), sha256()
+        self._forget()
         try:
             with self._path.open("rb") as handle:
-                for start in range(0, self._size, CHUNK):
-                    self._digest.update(handle.read(min(CHUNK, self._size - start)))
+                for lines in _line_blocks(handle, int(mark["bytes"])):
+                    self.advance(lines)
         except FileNotFoundError:
             raise FolderError(f"{self._path} is missing: restore it, or start afresh in another folder") from None
-        if self._digest.hexdigest() != mark["sha256"]:
+        if self.mark() != mark:
             raise FolderError(
                 f"{self._path} is not what it was when the journal was written (rows are lost or changed): restore "
                 "it, or start afresh in another folder"
@@ -266,6 +266,22 @@ class _Table:
     def settle(self) -> None:
         with self._path.open("r+b") as handle:
             handle.truncate(self._size)
+
+    def _forget(self) -> None:
+        self._size, self._digest, self._short = 0, sha256(), sha256()
+
+
+def _line_blocks(handle: BinaryIO, size: int) -> Iterator[bytes]:
+    """Yield the first `size` bytes of a file, or as many as it has, in blocks that end with a line."""
+    while size > 0 and (block := handle.read(min(CHUNK, size))):
+        block += handle.readline(size - len(block))
+        size -= len(block)
+        yield block
+
+
+def _without_last(lines: bytes, columns: int) -> bytes:
+    """Return whole lines without their last columns; no cell holds a comma."""
+    return b"\n".join([line.rsplit(b",", columns)[0] for line in lines.split(b"\n")])
 
 
 def _lock(handle: BinaryIO, folder: Path) -> bool:
