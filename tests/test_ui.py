@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from threading import Event
 import httpx
 import pytest
 
+from parityfl.reporting.index import RunIndex
 from parityfl.ui import create_app, serve
 from parityfl.web.server import bind, port_of
 
@@ -95,6 +97,35 @@ def test_an_empty_folder_says_so(tmp_path: Path) -> None:
     assert get(tmp_path, "/comparison").status_code == 404
 
 
+def test_a_list_that_is_asked_for_again_reads_what_has_changed(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run neither its clients, of which there may be millions of rows, nor the rest where it is as it was."""
+    read: list[str] = []
+
+    def bytes_of(file: Path) -> bytes:
+        read.append(str(file.relative_to(runs)))
+        with file.open("rb") as handle:
+            return handle.read()
+
+    def rounds(page: str) -> list[str]:
+        return re.findall(r"<td>(\d of 8)</td>", page)
+
+    monkeypatch.setattr(Path, "read_bytes", bytes_of)
+    first = ["first/config.json", "first/rounds.csv", "first/summary.json"]
+    index = RunIndex(runs, lambda *_: "")
+    assert rounds(index.page()) == ["8 of 8", "8 of 8"]
+    assert read == [*first, "second/config.json", "second/rounds.csv"]
+    read.clear()
+    assert rounds(index.page()) == ["8 of 8", "8 of 8"]
+    assert read == []
+    lines = (runs / "second" / "rounds.csv").read_text().splitlines(keepends=True)
+    (runs / "second" / "rounds.csv").write_text("".join(lines[:4]))
+    assert rounds(index.page()) == ["8 of 8", "3 of 8"]
+    assert read == ["second/config.json", "second/rounds.csv"]
+    shutil.rmtree(runs / "second")
+    (runs / "first" / "config.json").write_text("{")
+    assert "first/config.json is not JSON" in index.page()
+
+
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Event, Event]]:
     """Have the comparison take until the second event is set; the first one says that it is being made."""
@@ -126,6 +157,28 @@ def test_a_slow_comparison_does_not_hold_up_the_list(runs: Path, slow: tuple[Eve
     listed, compared = asyncio.run(ask())
     assert 'href="/runs/first"' in listed
     assert compared == "drawn"
+
+
+def test_who_asks_for_a_page_that_is_being_made_gets_that_one(
+    runs: Path, slow: tuple[Event, Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that takes longer than those who look at it have patience is not made once for each of their attempts."""
+    begun, ended = slow
+    compared: list[Path] = []
+    monkeypatch.setattr("parityfl.ui.compare_below", compared.append)
+
+    async def ask() -> list[str]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app(runs)), base_url="http://ui") as client:
+            first = asyncio.create_task(client.get("/comparison"))
+            assert await asyncio.to_thread(begun.wait, 60)
+            others = [asyncio.create_task(client.get("/comparison")) for _ in range(3)]
+            await asyncio.sleep(0.1)
+            ended.set()
+            pages = [(await task).text for task in (first, *others)]
+            return [*pages, (await client.get("/comparison")).text]
+
+    assert asyncio.run(ask()) == ["drawn"] * 5
+    assert len(compared) == 2
 
 
 def test_a_server_that_is_stopped_while_it_makes_a_page_says_so(

@@ -13,8 +13,9 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
 from parityfl.core.errors import FolderError
-from parityfl.reporting.load import load_run
-from parityfl.reporting.report import compare_below, comparison_page, index_page, run_folders, run_page
+from parityfl.reporting.index import RunIndex
+from parityfl.reporting.load import load_run, run_folders
+from parityfl.reporting.report import compare_below, comparison_page, run_page
 from parityfl.web.problems import ProblemError, install
 from parityfl.web.server import on_signals, serving
 
@@ -29,29 +30,31 @@ def create_app(folder: Path, stopped: asyncio.Event | None = None) -> FastAPI:
     app = FastAPI(title="parityfl runs", docs_url=None, redoc_url=None)
     install(app)
     stopped = stopped or asyncio.Event()
+    runs = RunIndex(folder, _page_of)
     # Figures are drawn with settings of the whole process (matplotlib's), so one page at a time; the list has none.
     listing, drawing = Lock(), Lock()
+    making: dict[str, Future[str]] = {}
 
-    async def page(make: Callable[[], str], turn: Lock = drawing) -> str:
+    async def page(name: str, make: Callable[[], str], turn: Lock = drawing) -> str:
         try:
-            return await _made(make, turn, stopped)
+            return await _made(_making(making, name, make, turn), stopped)
         except FolderError as error:
             raise ProblemError(404, str(error)) from None
 
     @app.get("/", response_class=HTMLResponse)
     async def index() -> str:
         """List the runs."""
-        return await page(lambda: index_page(folder, _page_of), listing)
+        return await page("/", runs.page, listing)
 
     @app.get("/comparison", response_class=HTMLResponse)
     async def comparison() -> str:
         """Compare the runs."""
-        return await page(lambda: _comparison(folder))
+        return await page("/comparison", lambda: _comparison(folder))
 
     @app.get("/runs/{name:path}", response_class=HTMLResponse)
     async def run(name: str) -> str:
         """Show one run as far as it is."""
-        return await page(lambda: _run(folder, name))
+        return await page(f"/runs/{name}", lambda: _run(folder, name))
 
     return app
 
@@ -64,15 +67,25 @@ async def serve(folder: Path, listening: socket.socket) -> None:
             await stopped.wait()
 
 
-async def _made(make: Callable[[], str], turn: Lock, stopped: asyncio.Event) -> str:
-    """Return what a thread makes in its turn, unless the server is stopped before.
+def _making(making: dict[str, "Future[str]"], name: str, make: Callable[[], str], turn: Lock) -> "Future[str]":
+    """Return what a thread makes in its turn; whoever asks for a page that is being made gets that one."""
+    under_way = making.get(name)
+    if under_way is not None:
+        return under_way
+    future: Future[str] = Future()
+    future.set_running_or_notify_cancel()  # from here on nobody can cancel it under the thread's hands
+    making[name] = future
+    future.add_done_callback(lambda _: making.pop(name))
+    Thread(target=_fulfil, args=(future, make, turn), name="page", daemon=True).start()
+    return future
+
+
+async def _made(future: "Future[str]", stopped: asyncio.Event) -> str:
+    """Return a page once it is made, unless the server is stopped before.
 
     Raises:
         ProblemError: it is. The thread is left behind: it changes nothing, and the process does not wait for it.
     """
-    future: Future[str] = Future()
-    future.set_running_or_notify_cancel()  # from here on nobody can cancel it under the thread's hands
-    Thread(target=_fulfil, args=(future, make, turn), name="page", daemon=True).start()
     page = asyncio.wrap_future(future)
     stopping: asyncio.Future[Any] = asyncio.ensure_future(stopped.wait())
     await asyncio.wait({page, stopping}, return_when=FIRST_COMPLETED)
@@ -98,8 +111,7 @@ def _run(folder: Path, name: str) -> str:
 
 
 def _comparison(folder: Path) -> str:
-    runs, comparison = compare_below(folder)
-    return comparison_page(folder, runs, comparison, _page_of)
+    return comparison_page(folder, compare_below(folder), _page_of)
 
 
 def _page_of(folder: Path, run: Path) -> str:

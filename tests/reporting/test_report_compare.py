@@ -2,16 +2,18 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from weakref import ReferenceType, ref
 
 import polars as pl
 import pytest
-from folders import write_run
+from folders import CLIENTS, write_run
 
 from parityfl.core.errors import FolderError
-from parityfl.reporting.compare import compare, why_unpaired
+from parityfl.reporting.compare import compare, compared, why_unpaired
 from parityfl.reporting.comparison import METRICS, Comparison, Difference
 from parityfl.reporting.intervals import estimate
 from parityfl.reporting.load import RunData, last_known, load_run
+from parityfl.reporting.report import compare_below
 from parityfl.reporting.tables import markdown
 from parityfl.reporting.verdicts import verdicts
 
@@ -190,8 +192,25 @@ def test_no_seed_counts_twice(tmp_path: Path):
     first = load_run(write_run(tmp_path / "a", base=0.5))
     again = load_run(write_run(tmp_path / "b", base=0.9))
     comparison = compare([first, again])
-    assert comparison.rows[0].runs == (first,)
+    assert [run.path for run in comparison.rows[0].runs] == [first.path]
     assert comparison.notes == (f"{again.path} repeats seed 0 of {first.path}, which counts",)
+
+
+def test_of_many_runs_one_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What is kept of each has a row per round or per client, and none per both."""
+    loaded: list[ReferenceType[RunData]] = []
+
+    def load(path: Path) -> RunData:
+        assert [reference() for reference in loaded] == [None] * len(loaded)
+        run = load_run(path)
+        loaded.append(ref(run))
+        return run
+
+    runs_of(tmp_path, {0: (0.5, 0.6), 1: (0.5, 0.6)})
+    monkeypatch.setattr("parityfl.reporting.report.load_run", load)
+    comparison = compare_below(tmp_path)
+    assert len(loaded) == len(comparison.runs) == 4
+    assert {run.standing.height for run in comparison.runs} == {CLIENTS}
 
 
 def test_a_run_without_a_partner_is_named(tmp_path: Path):
@@ -227,14 +246,14 @@ def test_methods_are_compared_within_a_setting(tmp_path: Path):
 )
 def test_what_makes_a_pair(tmp_path: Path, run: RunData, written, reason: str):
     other = load_run(write_run(tmp_path / "other", **{**MINE, **written}))
-    assert why_unpaired(run, other) == reason
+    assert why_unpaired(compared(run), compared(other)) == reason
 
 
 def test_runs_that_saw_other_clients_are_no_pair(run: RunData):
     """As in a live run: the configuration is the same, and the devices came at other times."""
     moved = run.clients.with_columns(pl.col("available").shift(1, fill_value=0))
     other = RunData(run.path, run.config, run.summary, run.rounds, moved)
-    assert why_unpaired(run, other) == "not the same clients were available in the same rounds"
+    assert why_unpaired(compared(run), compared(other)) == "not the same clients were available in the same rounds"
     assert compare([run, other]).notes  # the same seed twice
 
 

@@ -6,12 +6,22 @@ by differences within a seed. A pair that does not share these is not formed, an
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 
 import polars as pl
 
 from parityfl.core.errors import FolderError
 from parityfl.core.presets import parts, parts_joined
-from parityfl.reporting.comparison import CLIENT_METRICS, METRICS, Comparison, Difference, Metric, Row, versions_of
+from parityfl.reporting.comparison import (
+    CLIENT_METRICS,
+    METRICS,
+    ComparedRun,
+    Comparison,
+    Difference,
+    Metric,
+    Row,
+    versions_of,
+)
 from parityfl.reporting.intervals import estimate, sign_test
 from parityfl.reporting.labels import FEDAVG, method_key, methods, setting_key, settings
 from parityfl.reporting.load import RunData, last_known, unfinished
@@ -19,7 +29,7 @@ from parityfl.reporting.netgain import lost_in_the_end, without_losses
 from parityfl.reporting.standing import standing
 
 
-def compare(runs: Sequence[RunData], baseline: str | None = None) -> Comparison:
+def compare(runs: Iterable[RunData], baseline: str | None = None) -> Comparison:
     """Compare runs.
 
     Args:
@@ -30,24 +40,41 @@ def compare(runs: Sequence[RunData], baseline: str | None = None) -> Comparison:
     Raises:
         FolderError: there are no runs, or none of that label; the message lists those there are.
     """
+    return compare_kept([compared(run) for run in runs], baseline)
+
+
+def compared(run: RunData) -> ComparedRun:
+    """Return what a comparison keeps of a run."""
+    there = run.clients.select("round", "client_id", "available").hash_rows()
+    return ComparedRun(
+        run.path,
+        run.config,
+        run.summary,
+        without_losses(run).rounds,
+        standing(run),
+        sha256(there.to_numpy().tobytes()).hexdigest(),
+        lost_in_the_end(run),
+    )
+
+
+def compare_kept(runs: Sequence[ComparedRun], baseline: str | None = None) -> Comparison:
+    """Do what `compare` does, with what is kept of the runs: many of them need not be in memory at once."""
     if not runs:
         raise FolderError("nothing to compare: give at least one run folder")
-    losses = _losses(runs)
-    runs = [without_losses(run) for run in runs]
     configs = [run.config for run in runs]
     setting_labels, method_labels = settings(configs), methods(configs)
     chosen = _baseline(runs, method_labels, baseline)
-    groups: dict[tuple[str, str], list[RunData]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[ComparedRun]] = defaultdict(list)
     for run in runs:
         groups[setting_labels[setting_key(run.config)], method_labels[method_key(run.config)]].append(run)
     rows = [_row(setting, method, group) for (setting, method), group in groups.items()]
     rows.sort(key=lambda row: (row.setting, row.method != chosen))
     differences, unpaired = _differences(rows, chosen)
-    notes = [note for group in groups.values() for note in _notes(group)] + losses + _mixed(rows)
-    return Comparison(chosen, tuple(rows), tuple(differences), tuple(unpaired), tuple(notes))
+    notes = [note for group in groups.values() for note in _notes(group)] + _losses(runs) + _mixed(rows)
+    return Comparison(tuple(runs), chosen, tuple(rows), tuple(differences), tuple(unpaired), tuple(notes))
 
 
-def why_unpaired(run: RunData, other: RunData) -> str:
+def why_unpaired(run: ComparedRun, other: ComparedRun) -> str:
     """Return why two runs are no pair, '' where they are one.
 
     A pair shares seed and setting, has as many rounds, and the same clients were available in the same rounds.
@@ -59,11 +86,10 @@ def why_unpaired(run: RunData, other: RunData) -> str:
         return "settings differ: " + " against ".join(distinct.values())
     if run.rounds.height != other.rounds.height:
         return f"{run.rounds.height} rounds against {other.rounds.height}"
-    seen = [frame.select("round", "client_id", "available") for frame in (run.clients, other.clients)]
-    return "" if seen[0].equals(seen[1]) else "not the same clients were available in the same rounds"
+    return "" if run.attendance == other.attendance else "not the same clients were available in the same rounds"
 
 
-def pairs_of(row: Row, base: Row | None, baseline: str) -> tuple[list[tuple[RunData, RunData]], list[str]]:
+def pairs_of(row: Row, base: Row | None, baseline: str) -> tuple[list[tuple[ComparedRun, ComparedRun]], list[str]]:
     """Return a method's runs with the baseline's of their seed, and why the others have no partner.
 
     Args:
@@ -84,7 +110,7 @@ def pairs_of(row: Row, base: Row | None, baseline: str) -> tuple[list[tuple[RunD
     return pairs, reasons
 
 
-def _baseline(runs: Sequence[RunData], labels: dict[str, str], wanted: str | None) -> str:
+def _baseline(runs: Sequence[ComparedRun], labels: dict[str, str], wanted: str | None) -> str:
     if wanted is None:
         plain = [run for run in runs if parts(run.config) == FEDAVG]
         return labels[method_key(max(plain, key=_plainness, default=runs[0]).config)]
@@ -93,13 +119,13 @@ def _baseline(runs: Sequence[RunData], labels: dict[str, str], wanted: str | Non
     return wanted
 
 
-def _plainness(run: RunData) -> tuple[bool, bool]:
+def _plainness(run: ComparedRun) -> tuple[bool, bool]:
     """Order runs of FedAvg: what is called so is plainer than a variant, and what is not rounded than what is."""
     dtype = run.config.get("transport", {}).get("dtype", "float32")
     return run.config.get("method") == "fedavg", dtype == "float32"
 
 
-def _row(setting: str, method: str, group: list[RunData]) -> Row:
+def _row(setting: str, method: str, group: list[ComparedRun]) -> Row:
     runs = tuple(_one_per_seed(group).values())
     missing = "" if runs else "; ".join(unfinished(run) for run in group)
     return Row(
@@ -112,15 +138,15 @@ def _row(setting: str, method: str, group: list[RunData]) -> Row:
     )
 
 
-def _one_per_seed(group: list[RunData]) -> dict[int, RunData]:
+def _one_per_seed(group: list[ComparedRun]) -> dict[int, ComparedRun]:
     """Return the finished runs by ascending seed: the first of each, so that no seed counts twice."""
-    first: dict[int, RunData] = {}
+    first: dict[int, ComparedRun] = {}
     for run in sorted((run for run in group if run.finished), key=lambda run: run.seed):
         first.setdefault(run.seed, run)
     return first
 
 
-def _notes(group: list[RunData]) -> list[str]:
+def _notes(group: list[ComparedRun]) -> list[str]:
     counted = _one_per_seed(group)
     left_out = [f"{run.path} is left out: {unfinished(run)}" for run in group if not run.finished]
     repeated = [
@@ -131,9 +157,9 @@ def _notes(group: list[RunData]) -> list[str]:
     return left_out + repeated
 
 
-def _losses(runs: Sequence[RunData]) -> list[str]:
+def _losses(runs: Sequence[ComparedRun]) -> list[str]:
     finished = [run for run in runs if run.finished]
-    lost = [str(run.path) for run in finished if lost_in_the_end(run)]
+    lost = [str(run.path) for run in finished if run.lost]
     if not lost:
         return []
     return [
@@ -151,7 +177,7 @@ def _mixed(rows: Iterable[Row]) -> list[str]:
     ]
 
 
-def _known(runs: Iterable[RunData], column: str) -> list[float]:
+def _known(runs: Iterable[ComparedRun], column: str) -> list[float]:
     values = (last_known(run.rounds, column) for run in runs)
     return [value for value in values if value is not None]
 
@@ -168,18 +194,18 @@ def _differences(rows: list[Row], baseline: str) -> tuple[list[Difference], list
     return differences, unpaired
 
 
-def _by_seed(row: Row, baseline: str, pairs: list[tuple[RunData, RunData]]) -> list[Difference]:
+def _by_seed(row: Row, baseline: str, pairs: list[tuple[ComparedRun, ComparedRun]]) -> list[Difference]:
     found = (_difference(row, baseline, metric, "seeds", _seed_differences(pairs, metric)) for metric in METRICS)
     return [difference for difference in found if difference]
 
 
-def _seed_differences(pairs: list[tuple[RunData, RunData]], metric: Metric) -> list[float]:
+def _seed_differences(pairs: list[tuple[ComparedRun, ComparedRun]], metric: Metric) -> list[float]:
     ends = [[last_known(run.rounds, metric.column) for run in pair] for pair in pairs]
     return [mine - theirs for mine, theirs in ends if mine is not None and theirs is not None]
 
 
-def _by_client(row: Row, baseline: str, run: RunData, partner: RunData) -> list[Difference]:
-    both = standing(run).join(standing(partner), on="client_id", suffix="_base", maintain_order="left")
+def _by_client(row: Row, baseline: str, run: ComparedRun, partner: ComparedRun) -> list[Difference]:
+    both = run.standing.join(partner.standing, on="client_id", suffix="_base", maintain_order="left")
     found = []
     for metric in CLIENT_METRICS:
         values = both.select(pl.col(metric.column) - pl.col(metric.column + "_base")).to_series().drop_nulls()

@@ -4,8 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 
+import polars as pl
+
 from parityfl.reporting.intervals import Estimate
-from parityfl.reporting.load import RunData
+from parityfl.reporting.load import RunOutline
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,21 @@ CLIENT_METRICS = (
 
 
 @dataclass(frozen=True)
+class ComparedRun(RunOutline):
+    """What a comparison keeps of a run: nothing that has rows per round and client, of which many runs have too many.
+
+    Attributes:
+        standing: where each client stands at its end, a row per client; see `standing`.
+        attendance: a digest of which clients were available in which rounds.
+        lost: whether the clients had lost more than they gained in the end; see `lost_in_the_end`.
+    """
+
+    standing: pl.DataFrame
+    attendance: str
+    lost: bool
+
+
+@dataclass(frozen=True)
 class Row:
     """A method in a setting.
 
@@ -70,7 +87,7 @@ class Row:
     setting: str
     method: str
     parts: str
-    runs: tuple[RunData, ...]
+    runs: tuple[ComparedRun, ...]
     missing: str
     estimates: dict[str, Estimate | None]
 
@@ -82,7 +99,7 @@ class Row:
     @property
     def clients(self) -> str:
         """How many clients the runs had."""
-        return _span(run.clients["client_id"].n_unique() for run in self.runs)
+        return _span(run.standing.height for run in self.runs)
 
     @property
     def rounds(self) -> str:
@@ -142,6 +159,7 @@ class Comparison:
     """Several runs side by side.
 
     Attributes:
+        runs: all that were given, in their order, also those that do not count.
         baseline: the label of the method that the others are compared with.
         rows: a row per setting and method, the baseline first.
         differences: from the baseline, per setting, method and figure.
@@ -149,6 +167,7 @@ class Comparison:
         notes: a line for each run that does not count, with the reason, and for each doubt about those that do.
     """
 
+    runs: tuple[ComparedRun, ...]
     baseline: str
     rows: tuple[Row, ...]
     differences: tuple[Difference, ...]

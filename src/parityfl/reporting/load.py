@@ -2,10 +2,10 @@
 
 import json
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from parityfl.core.columns import CLIENT_COLUMNS, ROUND_COLUMNS, SHORTFALL_COLUMNS, Columns
@@ -27,30 +27,27 @@ OPTIONAL = (
 
 SUMMARY = "summary.json"
 CONFIG = "config.json"
+ROUNDS = "rounds.csv"
 
 NO_SUMMARY = "running, or ended without a summary"
 """What is known of a run without a summary: one that was killed could write none."""
 
 
 @dataclass(frozen=True)
-class RunData:
-    """What a run folder holds.
+class RunOutline:
+    """What the small files of a run folder hold.
 
     Attributes:
         path: the folder.
         config: the resolved configuration, with `versions` and `hash`.
         summary: the final figures; empty while the run has not ended.
         rounds: rounds.csv, a row per round; unknown values are null.
-        clients: clients.csv, a row per round and client; unknown values are null.
-        shortfall: shortfall.csv, a row per client; None while the run has not ended.
     """
 
     path: Path
     config: dict[str, Any]
     summary: dict[str, Any]
     rounds: pl.DataFrame
-    clients: pl.DataFrame
-    shortfall: pl.DataFrame | None = None
 
     @property
     def status(self) -> str:
@@ -79,8 +76,44 @@ class RunData:
         return bool(self.config.get("rounds", {}).get("clock") == "wall")
 
 
+@dataclass(frozen=True)
+class RunData(RunOutline):
+    """What a run folder holds, all of it.
+
+    Attributes:
+        clients: clients.csv, a row per round and client; unknown values are null.
+        shortfall: shortfall.csv, a row per client; None while the run has not ended.
+    """
+
+    clients: pl.DataFrame
+    shortfall: pl.DataFrame | None = None
+
+
 def load_run(path: str | Path) -> RunData:
     """Read a run folder; a run still in progress is read up to its last complete round.
+
+    Raises:
+        FolderError: a file is missing or is not what it should be; the message names it.
+    """
+    outline = load_outline(path)
+    folder = outline.path
+    clients = _read_csv(folder, "clients.csv", CLIENT_COLUMNS)
+    ended = (folder / "shortfall.csv").exists()
+    complete = _complete(outline.rounds, clients)
+    return RunData(
+        folder,
+        outline.config,
+        outline.summary,
+        complete,
+        _up_to(clients, complete.height),
+        _read_csv(folder, "shortfall.csv", SHORTFALL_COLUMNS) if ended else None,
+    )
+
+
+def load_outline(path: str | Path) -> RunOutline:
+    """Read all of a run folder but what has rows per client: however large the run is, that is quick.
+
+    Of a run still in progress the last round may be one whose clients are not written yet.
 
     Raises:
         FolderError: a file is missing or is not what it should be; the message names it.
@@ -89,23 +122,12 @@ def load_run(path: str | Path) -> RunData:
     config = _read_json(folder, CONFIG)
     if "seed" not in config:
         raise FolderError(f"{folder / CONFIG} has no key 'seed': it is not the configuration of a run")
-    rounds = _read_csv(folder, "rounds.csv", ROUND_COLUMNS)
-    clients = _read_csv(folder, "clients.csv", CLIENT_COLUMNS)
-    _require_every_round(folder / "rounds.csv", rounds["round"])
-    summary = _read_json(folder, SUMMARY) if (folder / SUMMARY).exists() else {}
-    ended = (folder / "shortfall.csv").exists()
-    complete = _complete(rounds, clients)
-    return RunData(
-        folder,
-        config,
-        summary,
-        complete,
-        clients.join(complete, on="round", how="semi", maintain_order="left"),
-        _read_csv(folder, "shortfall.csv", SHORTFALL_COLUMNS) if ended else None,
-    )
+    rounds = _read_csv(folder, ROUNDS, ROUND_COLUMNS)
+    _require_every_round(folder / ROUNDS, rounds["round"])
+    return RunOutline(folder, config, _read_json(folder, SUMMARY) if (folder / SUMMARY).exists() else {}, rounds)
 
 
-def unfinished(run: RunData) -> str:
+def unfinished(run: RunOutline) -> str:
     """Return how far a run got that did not finish, '' where it did."""
     planned = "" if run.rounds_planned is None else f" of {run.rounds_planned}"
     return "" if run.finished else f"{run.status} after {run.rounds.height}{planned} rounds"
@@ -123,11 +145,19 @@ def _complete(rounds: pl.DataFrame, clients: pl.DataFrame) -> pl.DataFrame:
     No client ever leaves the table, so a last round with fewer of them than the one before is still being written. The
     first rounds may have none: no device had registered.
     """
-    sizes = clients.group_by("round").len().sort("round").tail(2)
-    if sizes.is_empty():
+    numbers = clients["round"].drop_nulls().to_numpy()  # to group millions of rows would take as much memory as they do
+    if len(numbers) == 0:
         return rounds
-    torn = sizes.height == 2 and sizes["len"][1] < sizes["len"][0]
-    return rounds.filter(pl.col("round") <= sizes["round"][0 if torn else -1])
+    last = int(numbers.max())
+    before = numbers[numbers < last]
+    torn = len(before) > 0 and np.sum(numbers == last) < np.sum(before == before.max())
+    return rounds.filter(pl.col("round") <= (int(before.max()) if torn else last))
+
+
+def _up_to(clients: pl.DataFrame, last: int) -> pl.DataFrame:
+    """Return the clients' rows of the rounds up to the last, without a copy where these are all."""
+    within = clients["round"] <= last
+    return clients if within.all() else clients.filter(within)
 
 
 def _require_every_round(path: Path, numbers: pl.Series) -> None:
@@ -144,7 +174,12 @@ def find_runs(path: str | Path) -> list[Path]:
 def find_unfinished(path: str | Path) -> list[Path]:
     """Return the folders at and below `path` that hold a run's config.json but no summary.json yet, sorted."""
     folders = (found.parent for found in Path(path).rglob(CONFIG))
-    return sorted(f for f in folders if (f / "rounds.csv").exists() and not (f / SUMMARY).exists())
+    return sorted(f for f in folders if (f / ROUNDS).exists() and not (f / SUMMARY).exists())
+
+
+def run_folders(path: str | Path) -> list[Path]:
+    """Return the run folders at and below `path`, finished and running, sorted; there may be none."""
+    return sorted([*find_runs(path), *find_unfinished(path)])
 
 
 def _read_bytes(folder: Path, name: str) -> bytes:
@@ -169,12 +204,10 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
 
 def _read_csv(folder: Path, name: str, columns: Columns) -> pl.DataFrame:
     """Read a CSV file without its last line where that is torn; columns that are not ours keep the type they show."""
-    content = _read_bytes(folder, name)
-    whole_lines = content[: content.rfind(b"\n") + 1]
     # Integers pass through floats, so that 3 and 3.0 are the same count.
     reading = {column: pl.String if kind is str else pl.Float64 for column, kind in columns.items()}
     try:
-        frame = pl.read_csv(BytesIO(whole_lines), schema_overrides=reading)
+        frame = pl.read_csv(_whole_lines(folder, name), schema_overrides=reading)
     except pl.exceptions.PolarsError as error:
         raise FolderError(f"{folder / name} cannot be read: {first_line(error)}") from None
     absent = [column for column in columns if column not in frame.columns]
@@ -183,3 +216,9 @@ def _read_csv(folder: Path, name: str, columns: Columns) -> pl.DataFrame:
         raise FolderError(f"{folder / name} has no column {required[0]!r}: it was not written by this version")
     frame = frame.with_columns(pl.lit(None).alias(column) for column in absent)
     return frame.with_columns(pl.col(column).cast(kind) for column, kind in columns.items())
+
+
+def _whole_lines(folder: Path, name: str) -> bytes:
+    """Return a file up to its last line break; nobody holds on to it, since it may be as large as the memory allows."""
+    content = _read_bytes(folder, name)
+    return content[: content.rfind(b"\n") + 1]  # where no line is torn that is no copy

@@ -30,7 +30,6 @@ from parityfl.reporting.drawing import (
     styled,
 )
 from parityfl.reporting.intervals import Estimate
-from parityfl.reporting.standing import standing
 from parityfl.reporting.svg import BLUE, INK
 
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
@@ -96,7 +95,7 @@ def parity_by_method(rows: Sequence[Row]) -> Figure:
 def clients_by_method(rows: Sequence[Row]) -> Figure:
     """Lorenz curves of normalised utility, and each client's accuracy against its availability, all seeds."""
     figure, (shares, points) = panels(2, height=3.6)
-    tables = [[standing(run) for run in row.runs] for row in rows]
+    tables = [[run.standing for run in row.runs] for row in rows]
     many = sum(table.height for of_row in tables for table in of_row) > MANY
     for position, row in enumerate(rows):
         for label, table in zip(_label_once(row), tables[position], strict=False):

@@ -15,9 +15,8 @@ import numpy as np
 import polars as pl
 
 from parityfl.reporting.compare import pairs_of
-from parityfl.reporting.comparison import Comparison, Row
+from parityfl.reporting.comparison import ComparedRun, Comparison, Row
 from parityfl.reporting.intervals import Estimate, estimate
-from parityfl.reporting.load import RunData
 
 LAST_PART = 5
 
@@ -103,7 +102,7 @@ def round_of(known: pl.DataFrame, target: Target, value: float) -> float:
     return float(known["round"][int(good.argmax())]) if good.any() else inf
 
 
-def _pace(row: Row, pairs: Sequence[tuple[RunData, RunData]], target: Target) -> Pace | None:
+def _pace(row: Row, pairs: Sequence[tuple[ComparedRun, ComparedRun]], target: Target) -> Pace | None:
     shared = [both for pair in pairs if not (both := _known_to_both(*pair, target.column)).is_empty()]
     ends = [_end(both[f"{target.column}_base"]) for both in shared]
     mean = estimate(ends)
@@ -118,7 +117,7 @@ def _end(values: pl.Series) -> float:
     return float(np.mean(values.tail(max(1, len(values) // LAST_PART)).to_numpy()))
 
 
-def _known_to_both(run: RunData, partner: RunData, column: str) -> pl.DataFrame:
+def _known_to_both(run: ComparedRun, partner: ComparedRun, column: str) -> pl.DataFrame:
     """Return a figure of a pair in the rounds in which both know it: one may measure it more often than the other."""
     mine, theirs = (each.rounds.select("round", column).drop_nulls() for each in (run, partner))
     return mine.join(theirs, on="round", suffix="_base").sort("round")

@@ -17,10 +17,10 @@ from parityfl.core.presets import method_label
 from parityfl.files import replace_file, writing
 from parityfl.reporting.captions import captions
 from parityfl.reporting.coabsence import co_absence
-from parityfl.reporting.compare import compare
-from parityfl.reporting.comparison import Comparison
+from parityfl.reporting.compare import compare, compare_kept, compared
+from parityfl.reporting.comparison import ComparedRun, Comparison
 from parityfl.reporting.findings import headlines, left_out, warnings
-from parityfl.reporting.load import CONFIG, RunData, find_runs, find_unfinished, last_known, load_run, unfinished
+from parityfl.reporting.load import CONFIG, RunData, load_run, run_folders, unfinished
 from parityfl.reporting.method_figures import METHOD_FIGURES, paired_differences
 from parityfl.reporting.reaching import paces
 from parityfl.reporting.requested import availability_line, dropout_line
@@ -77,8 +77,8 @@ def write_comparison(folder: Path, notes: Sequence[str] = ()) -> tuple[Path, Com
         run = load_run(folder)
         page, comparison = run_page(run), compare([run])
     else:
-        runs, comparison = compare_below(folder, notes)
-        page = comparison_page(folder, runs, comparison, _report_of)
+        comparison = compare_below(folder, notes)
+        page = comparison_page(folder, comparison, _report_of)
     csv, markdown, report = folder / "table.csv", folder / "table.md", folder / REPORT
     remedy = f"make room for it, or the folder writable, and run parityfl report {quote(str(folder))}"
     with writing(csv, remedy=remedy):
@@ -94,7 +94,7 @@ def run_page(run: RunData) -> str:
     """Return the report of one run as HTML."""
     clients = standing(run)
     figures = RUN_FIGURES if run.shortfall is None else {**RUN_FIGURES, **END_FIGURES}
-    return _render(
+    return render(
         "run.html.jinja",
         run=run,
         headlines=headlines(run, clients),
@@ -113,18 +113,15 @@ def run_page(run: RunData) -> str:
     )
 
 
-def comparison_page(
-    folder: Path, runs: Sequence[RunData], comparison: Comparison, page_of: Callable[[Path, Path], str]
-) -> str:
+def comparison_page(folder: Path, comparison: Comparison, page_of: Callable[[Path, Path], str]) -> str:
     """Return the report of a folder of runs as HTML.
 
     Args:
         folder: the folder.
-        runs: the runs in it.
-        comparison: of these.
+        comparison: of the runs in it.
         page_of: says where the page of one of them is: takes the folder and the run's, returns a link or nothing.
     """
-    return _render(
+    return render(
         "comparison.html.jinja",
         comparison=comparison,
         made_with=made_with(comparison),
@@ -133,36 +130,13 @@ def comparison_page(
         differences=difference_cells(comparison.differences),
         paces=pace_cells(paces(comparison)),
         sections=[_section(comparison, setting, index) for index, setting in enumerate(comparison.settings)],
-        runs=[_run_line(folder, run, page_of(folder, run.path)) for run in runs],
-        live=sum(run.live for run in runs),
+        runs=[_run_line(folder, run, page_of(folder, run.path)) for run in comparison.runs],
+        live=sum(run.live for run in comparison.runs),
     )
 
 
-def index_page(folder: Path, page_of: Callable[[Path, Path], str]) -> str:
-    """Return the list of the runs below a folder, finished and running, as HTML; `page_of` as for a comparison."""
-    runs, unread = runs_below(folder)
-    lines = [_index_line(folder, run, page_of(folder, run.path)) for run in runs]
-    return _render("index.html.jinja", folder=folder, runs=lines, unread=unread)
-
-
-def run_folders(folder: Path) -> list[Path]:
-    """Return the run folders at and below `folder`, finished and running, sorted; there may be none."""
-    return sorted([*find_runs(folder), *find_unfinished(folder)])
-
-
-def runs_below(folder: Path) -> tuple[list[RunData], list[str]]:
-    """Return the runs at and below `folder`, finished and running, and a line for each that cannot be read."""
-    runs, unread = [], []
-    for path in run_folders(folder):
-        try:
-            runs.append(load_run(path))
-        except FolderError as error:
-            unread.append(str(error))
-    return runs, unread
-
-
-def compare_below(folder: Path, notes: Sequence[str] = ()) -> tuple[list[RunData], Comparison]:
-    """Return the runs at and below `folder` and their comparison; its notes name the runs that cannot be read, too.
+def compare_below(folder: Path, notes: Sequence[str] = ()) -> Comparison:
+    """Return the comparison of the runs at and below `folder`; its notes name the runs that cannot be read, too.
 
     Args:
         folder: of runs.
@@ -171,16 +145,22 @@ def compare_below(folder: Path, notes: Sequence[str] = ()) -> tuple[list[RunData
     Raises:
         FolderError: there is none, or none can be read.
     """
-    runs, unread = runs_below(folder)
+    runs, unread = list[ComparedRun](), list[str]()
+    for path in run_folders(folder):
+        try:
+            runs.append(compared(load_run(path)))
+        except FolderError as error:
+            unread.append(str(error))
     if not runs and unread:
         raise FolderError(f"{folder} holds no run that can be read: {unread[0]}")
     if not runs:
         raise FolderError(f"{folder} holds no run: expected a run folder, or folders with a summary.json below it")
-    comparison = compare(runs)
-    return runs, replace(comparison, notes=(*comparison.notes, *unread, *notes))
+    comparison = compare_kept(runs)
+    return replace(comparison, notes=(*comparison.notes, *unread, *notes))
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
+    """Return a page from the template of that name."""
     return _environment().get_template(template).render(**values)
 
 
@@ -257,25 +237,11 @@ def _report_of(folder: Path, run: Path) -> str:
     return page.relative_to(folder).as_posix() if page.exists() else ""
 
 
-def _run_line(folder: Path, run: RunData, link: str) -> dict[str, str]:
+def _run_line(folder: Path, run: ComparedRun, link: str) -> dict[str, str]:
     return {
         "name": run.path.relative_to(folder).as_posix(),
         "link": link,
         "seed": str(run.seed),
         "status": unfinished(run) or "done",
         "model_hash": str(run.summary.get("model_hash", ""))[:12],
-    }
-
-
-def _index_line(folder: Path, run: RunData, link: str) -> dict[str, str]:
-    planned = "?" if run.rounds_planned is None else run.rounds_planned
-    columns = ("global_accuracy", "worst10_client_accuracy", "conditional_selection_gap")
-    return {
-        "name": run.path.relative_to(folder).as_posix(),
-        "link": link,
-        "method": method_label(run.config),
-        "seed": str(run.seed),
-        "status": run.status,
-        "rounds": f"{run.rounds.height} of {planned}",
-        **{column: number(last_known(run.rounds, column)) for column in columns},
     }
