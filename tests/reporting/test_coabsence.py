@@ -1,6 +1,7 @@
 """Pairs of clients that are absent together: exact cases, what is found, and what is not."""
 
 import math
+from time import process_time
 
 import numpy as np
 import polars as pl
@@ -10,6 +11,7 @@ from scipy.stats import false_discovery_control
 
 from parityfl.core.availability import Bernoulli, GilbertElliott, Groups
 from parityfl.core.types import World
+from parityfl.reporting import coabsence
 from parityfl.reporting.audit import read_log, reading
 from parityfl.reporting.coabsence import CoAbsence, _grid, benjamini_hochberg, co_absence
 from parityfl.reporting.load import load_run
@@ -117,6 +119,28 @@ def test_a_late_comer_was_not_absent_before_it_came():
     table, rows = frames(np.random.default_rng(2).random((100, 21)) < 0.5)
     late = rows.filter((pl.col("client_id") != "h20") | (pl.col("round") >= 50))
     assert co_absence(table, late).tested == 190
+
+
+@pytest.mark.parametrize("rounds", [10, 41, 150])
+def test_autocorrelations_are_those_of_the_direct_formula(rounds: int, monkeypatch: pytest.MonkeyPatch):
+    """r(k) = mean of the n - k products at lag k over the variance; 0 for h0, which is always there. Two at a time."""
+    monkeypatch.setattr(coabsence, "CELLS", 2 << (rounds + rounds // 5).bit_length())
+    absent = np.random.default_rng(4).random((rounds, 5)) < 0.5
+    absent[:, 0] = False
+    lags = np.arange(1, rounds // 5 + 1)
+    centred = absent - absent.mean(axis=0)
+    products = np.array([(centred[:-lag] * centred[lag:]).mean(axis=0) for lag in lags])
+    expected = products / np.where(np.arange(5) > 0, centred.var(axis=0), np.inf)
+    assert coabsence._autocorrelation(absent, lags) == pytest.approx(expected, abs=1e-12)
+
+
+def test_many_rounds_take_seconds():
+    """100,000 rounds of 20 clients: lag by lag that are 20,000 products of two million numbers each, for minutes."""
+    coins = np.random.default_rng(3).random((100_000, 20)) < 0.5
+    begun = process_time()
+    effective = coabsence._tests(coins)[2]
+    assert process_time() - begun < 10
+    assert effective[0, 1] == pytest.approx(100_000, rel=0.05)
 
 
 @pytest.mark.parametrize("seed", range(3))
