@@ -154,6 +154,14 @@ def test_our_clients_csv_may_hold_utilities_that_nobody_measured(tmp_path: Path)
     assert figures["utility_jain"] == pytest.approx(1 / 2)
 
 
+def test_of_a_large_file_only_what_is_needed_is_kept(tmp_path: Path):
+    """Of a clients.csv of ours 6 columns of 27; a `utility` that may be anything is not ours."""
+    ours = write_run(tmp_path / "run") / "clients.csv"
+    assert auditing._read(ours).columns == ["round", "client_id", "available", "selected", "participated", "utility"]
+    theirs = log(tmp_path, f"{HEADER},utility,remark", "1,a,1,1,high,none")
+    assert auditing._read(theirs).columns == HEADER.split(",")
+
+
 def test_a_utility_of_ours_that_is_no_number_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match="line 3: utility = 'much': write a number"):
         audit(log(tmp_path, f"{HEADER},utility,outcome,normalized_utility", "1,a,1,1,1,,", "2,a,1,1,much,,"))
@@ -190,6 +198,10 @@ def test_figures_keep_their_ranges(tmp_path_factory, rounds):
         (HEADER, "1,,1,1", "line 3: client_id = '': write the client's name"),
         (HEADER, "1,a,1,1", "line 2: client_id = 'a': write one row per round and client"),
         (HEADER, "1,b,1,1,1", "line 3 has 5 fields for 4 columns"),
+        (f"{HEADER},remark", "1,b,1,1,x,", "line 3 has 6 fields for 5 columns"),
+        (f"remark,{HEADER},note", '"1,a",1,b,1,1,1,n', "line 3 has 7 fields for 6 columns"),
+        (f"{HEADER},remark", '1,b,1,1,"\n2,b,1,1,', "is no CSV file with a header and rows"),
+        (f"{HEADER},remark", '1,b,1,1,""x', "is no CSV file with a header and rows"),
         (f"{HEADER},selected", "1,b,1,1,0", "line 3: participated = '1': who takes part was selected"),
         (f"{HEADER},utility_increment", "1,b,1,1,", "line 3: utility_increment = '': write what the participation"),
         (f"{HEADER},utility_increment", "1,b,1,1,nan", "line 3: utility_increment = 'nan': write what"),
@@ -213,6 +225,8 @@ def test_a_wrong_row_is_named(tmp_path: Path, header, row, words):
         (b"", "no CSV file"),
         (b"\x00", "no column 'round'"),
         (b"\x00\xff\xfe", "it is not UTF-8 text; save it as UTF-8"),
+        (b"round,client_id,available,participated,r\n1,a,1,1,Ren\xe9\n", "it is not UTF-8 text; save it as UTF-8"),
+        (b"round,client_id,available,participated,r\xe9\n1,a,1,1,\n", "it is not UTF-8 text; save it as UTF-8"),
         (b"round,client_id,available,participated\n1,Ren\xe9,1,1\n", "it is not UTF-8 text; save it as UTF-8"),
     ],
 )

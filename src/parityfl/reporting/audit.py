@@ -3,10 +3,11 @@
 import csv
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO, StringIO
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import polars as pl
@@ -20,8 +21,14 @@ from parityfl.reporting.tables import number
 REQUIRED = ("round", "client_id", "available", "participated")
 """Columns that a log must have."""
 
+OPTIONAL = ("selected", "utility_increment", "time_s")
+"""Columns that it may have."""
+
 OURS = ("outcome", "utility", "normalized_utility")
 """Columns by which a clients.csv of ours is known; its `utility` is cumulative."""
+
+CHUNK = 1 << 20
+"""How many characters are looked at at a time."""
 
 ALONE = (
     "No learning is seen here: utility CV and Jain reward forgetting, and are to be read with credited / net, net-gain "
@@ -80,7 +87,7 @@ def figures_table(figures: Mapping[str, float], title: str) -> Table:
 
 @dataclass(frozen=True)
 class _Log:
-    """A log as text; line k + 2 of the file is row k."""
+    """The columns that are needed of a log, as text; line k + 2 of the file is row k."""
 
     path: str
     text: pl.DataFrame
@@ -128,7 +135,7 @@ class _Log:
             remedy = "write what the participation was worth, or leave the column out"
             worth = self._number("utility_increment", took, remedy)
             return frame.select(pl.when(took).then(worth).otherwise(0.0)).to_series()
-        if set(OURS) <= set(self.text.columns):
+        if "utility" in self.text.columns:
             total = self._number("utility", self.text["utility"].is_not_null())
             known = pl.col("total").forward_fill().shift(1).fill_null(0.0).over("client_id", order_by="round")
             return frame.with_columns(total=total).select(pl.col("total") - known).to_series()
@@ -150,34 +157,65 @@ class _Log:
 
 
 def _read(path: Path) -> pl.DataFrame:
-    """Return the file's columns as text."""
+    """Return the columns of the file that are needed, as text; of a log that is ours `utility` is among them."""
     try:
         content = path.read_bytes()
-        written = content.decode("utf-8")
-        text = pl.read_csv(BytesIO(content), infer_schema=False)
+        _require_text(content)
+        names = pl.read_csv(content, infer_schema=False, n_rows=0).columns
+        _require_columns(path, names, next(csv.reader(_text(content)), []))
+        needed = (*REQUIRED, *OPTIONAL, *(["utility"] if set(OURS) <= set(names) else []))
+        text = _columns(content, names, [name for name in names if name in needed])
     except OSError as error:
         raise DataError(f"cannot read the log {path}: {error.strerror}; name a CSV file") from None
     except UnicodeDecodeError:
         raise DataError(f"cannot read the log {path}: it is not UTF-8 text; save it as UTF-8") from None
     except pl.exceptions.PolarsError as error:
-        reason = _ragged(written) or first_line(error)
+        reason = _ragged(content) or first_line(error)
         raise DataError(f"{path} is no CSV file with a header and rows: {reason}") from None
-    header = next(csv.reader(StringIO(written, newline=None)))
-    twice = next((name for name, times in Counter(header).items() if times > 1), None)
-    if twice is not None:
-        raise DataError(f"{path} has the column {twice!r} twice: leave one of them out")
-    for column in REQUIRED:
-        if column not in text.columns:
-            found = ", ".join(text.columns)
-            raise DataError(f"{path} has no column {column!r}: write {', '.join(REQUIRED)}; it has {found}")
     if text.height == 0:
         raise DataError(f"{path} has no rows: write one per round and client")
     return text
 
 
-def _ragged(text: str) -> str:
+def _columns(content: bytes, names: Sequence[str], needed: Sequence[str]) -> pl.DataFrame:
+    """Return some columns of a CSV file as text.
+
+    Where columns are left out polars overlooks lines that are too long, and a quote out of place, which may swallow
+    lines. For the former all columns are read as truth values, which take next to no room; for the latter as they are.
+
+    Raises:
+        PolarsError: a line is wrong, in whatever column.
+    """
+    if b'"' in content:
+        return pl.read_csv(content, infer_schema=False).select(needed)
+    pl.read_csv(content, schema_overrides=dict.fromkeys(names, pl.Boolean), ignore_errors=True)
+    return pl.read_csv(content, infer_schema=False, columns=needed)
+
+
+def _text(content: bytes) -> TextIO:
+    """Return UTF-8 bytes as text that is read piece by piece: the whole of it would be as large again."""
+    return TextIOWrapper(BytesIO(content), "utf-8", newline=None)
+
+
+def _require_text(content: bytes) -> None:
+    text = _text(content)
+    while text.read(CHUNK):
+        pass
+
+
+def _require_columns(path: Path, names: Sequence[str], header: Sequence[str]) -> None:
+    """Refuse a log by its columns' names; `header` has them as they are written, `names` each once."""
+    twice = next((name for name, times in Counter(header).items() if times > 1), None)
+    if twice is not None:
+        raise DataError(f"{path} has the column {twice!r} twice: leave one of them out")
+    absent = next((column for column in REQUIRED if column not in names), None)
+    if absent is not None:
+        raise DataError(f"{path} has no column {absent!r}: write {', '.join(REQUIRED)}; it has {', '.join(names)}")
+
+
+def _ragged(content: bytes) -> str:
     """Say which line has more fields than the header; '' where none has, or it cannot be told."""
-    lines = csv.reader(StringIO(text, newline=None))
+    lines = csv.reader(_text(content))
     expected = len(next(lines, []))
     longer = (
         f"line {lines.line_num} has {len(line)} fields for {expected} columns" for line in lines if len(line) > expected
