@@ -123,6 +123,17 @@ def test_a_report_names_the_run_that_cannot_be_read(call, tmp_path):
     assert "Comparison" in out
 
 
+def test_a_report_says_what_it_wrote_and_names_no_run_of_many(call, tmp_path):
+    for seed in range(3):
+        write_run(tmp_path / "runs" / "a" / str(seed), seed=seed)
+    written = ["report.html", "table.csv", "table.md"]
+    _, out, _ = call("report", "runs")
+    shown = [*(f"runs/{name}" for name in written), "3 runs with clients.csv and rounds.csv below runs"]
+    assert out.splitlines()[-4:] == shown
+    _, out, _ = call("report", "runs/a/0")
+    assert out.splitlines()[-5:] == [f"runs/a/0/{name}" for name in (*written, "clients.csv", "rounds.csv")]
+
+
 def test_what_is_no_terminal_gets_tables_that_are_not_folded(call, tmp_path):
     write_run(tmp_path / "runs" / "a")
     write_run(tmp_path / "runs" / "b", method="mine" * 20, selector="lnu")

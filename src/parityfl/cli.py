@@ -244,10 +244,15 @@ def client(  # noqa: PLR0917
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder, or a folder of them.")]) -> None:
     """Write report and tables of a run or a folder of runs. report.html, table.csv and table.md; prints the table."""
-    page = show_comparison(folder)
-    tables = (*sorted(folder.glob("**/clients.csv")), *sorted(folder.glob("**/rounds.csv")))
-    for path in (page, folder / "table.csv", *tables):
+    page, comparison = show_comparison(folder)
+    for path in (page, folder / "table.csv", folder / "table.md"):
         typer.echo(path)
+    if len(comparison.runs) > 1:
+        typer.echo(f"{len(comparison.runs)} runs with clients.csv and rounds.csv below {folder}")
+        return
+    for run in comparison.runs:
+        typer.echo(run.path / "clients.csv")
+        typer.echo(run.path / "rounds.csv")
 
 
 @app.command()

@@ -28,6 +28,7 @@ from parityfl.telling import tell
 
 if TYPE_CHECKING:
     from parityfl.experiments.suite import Launch, Result
+    from parityfl.reporting import Comparison
 
 studies = typer.Typer()
 
@@ -241,8 +242,10 @@ def conformance() -> None:
         raise UnfinishedError(f"{len(missed)} of {len(verdicts)} claims do not hold: {', '.join(missed)}")
 
 
-def show_comparison(folder: Path, notes: Sequence[str] = ()) -> Path:
-    """Write the report of a run or a folder of runs, print its tables and what it warns of, and return the page's path.
+def show_comparison(folder: Path, notes: Sequence[str] = ()) -> "tuple[Path, Comparison]":
+    """Write the report of a run or a folder of runs; print its tables and what it warns of.
+
+    Returns the page's path, and the comparison that it shows.
 
     Args:
         folder: of a run or of runs.
@@ -260,7 +263,7 @@ def show_comparison(folder: Path, notes: Sequence[str] = ()) -> Path:
     console.print(rich_table(comparison), rich_differences(comparison))
     for note in (*comparison.unpaired, *comparison.notes):
         console.print(note, highlight=False, markup=False, soft_wrap=True)
-    return page
+    return page, comparison
 
 
 def _say_verdict(ok: bool, name: str, text: str) -> None:
