@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from folders import CLIENTS, ROUNDS, register_late, write_run
 
 from parityfl.core.columns import CLIENT_COLUMNS, ROUND_COLUMNS
 from parityfl.core.errors import FolderError
-from parityfl.reporting.load import NO_SUMMARY, RunData, find_runs, find_unfinished, load_run
+from parityfl.reporting.load import NO_SUMMARY, RunData, find_runs, load_run, run_folders
 
 
 def test_columns_have_their_types(run: RunData):
@@ -118,7 +119,19 @@ def test_runs_are_found_below_a_folder(tmp_path: Path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "config.json").write_text(json.dumps({"no": "run"}))
     assert find_runs(tmp_path) == [tmp_path / "a", tmp_path / "b" / "1"]
-    assert find_unfinished(tmp_path) == [tmp_path / "c"]
+    assert run_folders(tmp_path) == [tmp_path / "a", tmp_path / "b" / "1", tmp_path / "c"]
+
+
+def test_runs_are_not_looked_for_in_the_journal_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It has a folder per client."""
+    for name in ("journal", "clients", "again"):
+        write_run(write_run(tmp_path / name) / name)
+    seen: list[str] = []
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda place: seen.append(os.path.relpath(place, tmp_path)) or scan(place))
+    found = [Path("again"), Path("again/again"), Path("clients"), Path("journal")]
+    assert run_folders(tmp_path) == [tmp_path / path for path in found]
+    assert sorted(seen) == [".", *map(str, found)]
 
 
 def test_importing_the_package_brings_no_plotting_library():

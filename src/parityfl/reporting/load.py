@@ -1,6 +1,8 @@
 """Reading run folders: the files of a run as typed tables."""
 
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,9 @@ OPTIONAL = (
 SUMMARY = "summary.json"
 CONFIG = "config.json"
 ROUNDS = "rounds.csv"
+
+OWN = ("journal", "clients")
+"""Folders in that of a run that hold no runs."""
 
 NO_SUMMARY = "running, or ended without a summary"
 """What is known of a run without a summary: one that was killed could write none."""
@@ -168,18 +173,23 @@ def _require_every_round(path: Path, numbers: pl.Series) -> None:
 
 def find_runs(path: str | Path) -> list[Path]:
     """Return the folders at and below `path` that hold a summary.json, sorted."""
-    return sorted(found.parent for found in Path(path).rglob(SUMMARY))
-
-
-def find_unfinished(path: str | Path) -> list[Path]:
-    """Return the folders at and below `path` that hold a run's config.json but no summary.json yet, sorted."""
-    folders = (found.parent for found in Path(path).rglob(CONFIG))
-    return sorted(f for f in folders if (f / ROUNDS).exists() and not (f / SUMMARY).exists())
+    return sorted(folder for folder, files in _folders(path) if SUMMARY in files)
 
 
 def run_folders(path: str | Path) -> list[Path]:
-    """Return the run folders at and below `path`, finished and running, sorted; there may be none."""
-    return sorted([*find_runs(path), *find_unfinished(path)])
+    """Return the run folders at and below `path`, sorted; of a run that has no summary.json yet too."""
+    return sorted(folder for folder, files in _folders(path) if SUMMARY in files or {CONFIG, ROUNDS} <= set(files))
+
+
+def _folders(path: str | Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield the folders at and below `path` with the names of their files, but what a run keeps for itself.
+
+    Its journal has a folder per client: to look into those of many runs takes seconds.
+    """
+    for folder, below, files in os.walk(path):
+        if CONFIG in files:
+            below[:] = [name for name in below if name not in OWN]
+        yield Path(folder), files
 
 
 def _read_bytes(folder: Path, name: str) -> bytes:
