@@ -180,7 +180,10 @@ class RunFolder:
         return layout, layout.flatten(tensors)
 
     def ledger_hash(self) -> str:
-        """Return the SHA-256 over clients.csv without the columns that depend on machine and wire."""
+        """Return the SHA-256 over clients.csv without the columns that depend on machine and wire.
+
+        It is that of the table which was started or rewound here, with what was appended since.
+        """
         return self._tables["clients"].short_hash()
 
     def _begin(self, document: Mapping[str, Any]) -> bool:
