@@ -77,16 +77,16 @@ async def coordinating(
                 coordinator.events.close()
 
 
-def closed_round(number: int) -> ClosedRound:
-    """Four clients: 0 completed and was credited 0.5, 1 was late, 2 was available, 3 was not."""
-    unknown = np.full(4, np.nan)
-    outcome = np.array([OUTCOME_CODES.index("completed"), OUTCOME_CODES.index("late"), 0, 0])
-    available = np.array([True, True, True, False])
-    known = {"outcome": outcome, "available": available, "selected": outcome > 0, "registered": np.ones(4, bool)}
+def closed_round(number: int, clients: int = 4) -> ClosedRound:
+    """Client 0 completed and was credited 0.5, 1 was late, 2 was available, 3 and all after it were not."""
+    unknown, credit = np.full(clients, np.nan), np.zeros(clients)
+    outcome, available = np.zeros(clients, dtype=np.int64), np.arange(clients) < 3
+    outcome[:2], credit[0] = [OUTCOME_CODES.index("completed"), OUTCOME_CODES.index("late")], 0.5
+    known = {"outcome": outcome, "available": available, "selected": outcome > 0, "registered": np.ones(clients, bool)}
     fields = dict.fromkeys(RoundRecord.__dataclass_fields__, unknown)
-    more = {"round": number, "time_s": 0.0, "credit": np.array([0.5, 0, 0, 0])}
+    more = {"round": number, "time_s": 0.0, "credit": credit}
     record = RoundRecord(**{**fields, **known, **more})
-    ledger = Ledger.empty(4)
+    ledger = Ledger.empty(clients)
     for earlier in range(1, number + 1):
         ledger = account(ledger, RoundRecord(**{**fields, **known, **more, "round": earlier}))
     figures = {"round": number, "global_accuracy": 0.25, "utility_cv": np.nan, "num_available": 3}
@@ -383,6 +383,21 @@ def test_who_is_left_behind_is_said_everywhere(caplog: pytest.LogCaptureFixture,
     ]
     told = [record.getMessage() for record in caplog.records if "left behind" in record.getMessage()]
     assert told == (said if clock == "wall" else [])
+
+
+def test_many_that_are_left_behind_at_once_are_warned_of_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Twelve of fifteen have never been available by round 5."""
+
+    async def main() -> None:
+        async with coordinating(small_config(population={"clients": 15}, rounds={"clock": "wall"})) as rig:
+            for name in rig.config.device_ids:
+                await rig.register(name)
+            rig.coordinator.round_closed(closed_round(5, 15))
+
+    run(main())
+    told = [record.getMessage() for record in caplog.records if "left behind" in record.getMessage()]
+    shown = ", ".join(f"h{number}" for number in range(3, 13))
+    assert told == [f"12 devices are left behind: never available ({shown} and 2 more)"]
 
 
 def test_a_round_that_is_not_kept_is_told_from_one_that_has_not_closed() -> None:

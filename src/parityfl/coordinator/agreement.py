@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from parityfl.config import Data
 from parityfl.core.errors import FleetError, FolderError, first_line
+from parityfl.core.wording import listed
 from parityfl.files import replace_file, writing
 from parityfl.wire.schemas import DataFormat, Registration
 
@@ -72,9 +73,10 @@ class Agreement:
         classes = tuple(data.classes) if self.classes is None else self.classes
         unknown = [name for name in data.classes if name not in classes]
         if unknown:
+            known = listed([repr(name) for name in classes])
             raise FleetError(
-                f"{who} has the class {unknown[0]!r}, this run's classes are {_listed(classes)}: rename it there, or "
-                "begin a run with all classes in data.classes"
+                f"{who} has the class {unknown[0]!r}, this run's classes are {known}: rename it there, or begin a run "
+                "with all classes in data.classes"
             )
         shape = tuple(data.shape) if self.shape is None else self.shape
         if tuple(data.shape) != shape:
@@ -125,11 +127,6 @@ def write_agreement(path: Path, agreement: Agreement, *, durable: bool) -> None:
     """
     with writing(path):
         replace_file(path, TypeAdapter(Mapping[str, Any]).dump_json(asdict(agreement)), durable=durable)
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:10]))
-    return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
 
 
 def _sizes(shape: Sequence[int]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from parityfl.coordinator.agreement import Agreement
 from parityfl.core.errors import FleetError
 from parityfl.core.types import BoolArray, FloatArray, IntArray
+from parityfl.core.wording import listed
 from parityfl.wire.payload import PLAIN, Form
 from parityfl.wire.schemas import DeviceReport, Registration, State, Transition
 
@@ -420,10 +421,8 @@ class DeviceRegistry:
 
 def _said(what: str, silences_s: Mapping[str, float]) -> str:
     """Return the beginning of a sentence on devices that were silent, of which it names the first three."""
-    names, more = list(silences_s), len(silences_s) - 3
-    if len(names) == 1:
-        return f"{names[0]} is {what}"
-    return f"{len(names)} devices are {what} ({', '.join(names[:3])}{f' and {more} more' if more > 0 else ''})"
+    names = list(silences_s)
+    return f"{names[0]} is {what}" if len(names) == 1 else f"{len(names)} devices are {what} ({listed(names, 3)})"
 
 
 def _longest(silences_s: Mapping[str, float]) -> str:

@@ -30,6 +30,7 @@ from parityfl.core.ledger import OUTCOME_CODES, Ledger
 from parityfl.core.left_behind import left_behind
 from parityfl.core.rounds import staleness
 from parityfl.core.types import Vector
+from parityfl.core.wording import listed
 from parityfl.engine.fleet import ClosedRound
 from parityfl.web.problems import ProblemError
 from parityfl.web.version import VERSION
@@ -55,6 +56,9 @@ log = logging.getLogger(__name__)
 Phase = Literal["waiting", "training", "done", "stopped", "failed"]
 """Waiting for devices, in the rounds, or after them."""
 
+
+SINGLY = 10
+"""So many devices that come to be left behind at once, for one reason, are warned of one by one; more in one line."""
 
 MOST_UNWANTED = 100
 """How many requests a header names that a process need not answer any more; more are named the next time."""
@@ -343,16 +347,21 @@ class Coordinator:
         ).tolist()
         found = {(index, reason) for index, reason in enumerate(self.left_behind) if reason}
         newly = set() if self.fleet.virtual else found - self._warned
-        for index, reason in sorted(newly):
-            log.warning(
-                "%s is left behind: %s (available in %d rounds, selected in %d, completed %d)",
-                self.registry.device_ids[index],
-                reason,
-                ledger.available[index],
-                ledger.selected[index],
-                ledger.participated[index],
-            )
+        for reason in dict.fromkeys(reason for _, reason in sorted(newly)):
+            self._warn([index for index, why in sorted(newly) if why == reason], reason, ledger)
         self._warned = found
+
+    def _warn(self, clients: Sequence[int], reason: str, ledger: Ledger) -> None:
+        """Warn of devices that come to be left behind, see `SINGLY`."""
+        names = [self.registry.device_ids[index] for index in clients]
+        if len(names) > SINGLY:
+            log.warning("%d devices are left behind: %s (%s)", len(names), reason, listed(names))
+            return
+        for index, name in zip(clients, names, strict=True):
+            counts = ledger.available[index], ledger.selected[index], ledger.participated[index]
+            log.warning(
+                "%s is left behind: %s (available in %d rounds, selected in %d, completed %d)", name, reason, *counts
+            )
 
     def _save(self, device_id: str, place: int | None, agreement: Agreement) -> None:
         """Write what a registration changes: most come from devices that are known already."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from parityfl.core.errors import PayloadError
 from parityfl.core.types import Vector
+from parityfl.core.wording import listed
 
 _BLOCK = 2**13
 """Numbers that BLAS is given at a time for a dot product: above 10,000 OpenBLAS splits them among its threads, and the
@@ -115,5 +116,4 @@ def dot(one: Vector, other: Vector) -> float:
 
 
 def _some(names: list[str]) -> str:
-    shown = ", ".join(map(repr, names[:3]))
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown or "none"
+    return listed([repr(name) for name in names], 3)

@@ -1,6 +1,5 @@
 """What a run says in words: its headline figures and its warnings."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from shlex import quote
@@ -8,10 +7,10 @@ from shlex import quote
 import polars as pl
 
 from parityfl.core.left_behind import LITTLE_BENEFIT, MANY_DUE, MANY_MISSED
+from parityfl.core.wording import listed
 from parityfl.reporting.load import RunData, last_known, unfinished
 from parityfl.reporting.tables import UNKNOWN, number
 
-MOST_NAMES = 10
 """How many client names a sentence spells out."""
 
 OFTEN_LATE = 0.5
@@ -71,13 +70,6 @@ def warnings(run: RunData, clients: pl.DataFrame) -> list[Finding]:
         _empty_rounds(run),
     ]
     return [warning for warning in found if warning]
-
-
-def names(clients: Sequence[str]) -> str:
-    """Return client names for a sentence; beyond ten, how many more there are."""
-    spelt = ", ".join(clients[:MOST_NAMES])
-    more = len(clients) - MOST_NAMES
-    return f"{spelt} and {more} more" if more > 0 else spelt
 
 
 def _clients(count: int) -> str:
@@ -242,7 +234,7 @@ def _unmeasured(run: RunData, clients: pl.DataFrame) -> Finding | None:
     empty = "with population.holdout = 0 there are no held-out examples to measure it on"
     why = empty if _keeps_nothing_back(run) else "nobody measured it on held-out examples"
     who = "" if len(unknown) == took_part.height else f" of {_clients(len(unknown))}"
-    text = f"{names(unknown)}. In no round that they took part in is their {gain} known: {why}. No figure counts them."
+    text = f"{listed(unknown)}. In no round that they took part in is their {gain} known: {why}. No figure counts them."
     return Finding(f"The utility{who} was not measured", "", text)
 
 
@@ -251,7 +243,7 @@ def _left_behind(clients: pl.DataFrame) -> list[Finding]:
         reason: clients.filter(pl.col("left_behind") == reason)["client_id"].to_list() for reason in _LEFT_BEHIND
     }
     return [
-        Finding(f"{_clients(len(found))}: {reason}", "", f"{names(found)}. {text}")
+        Finding(f"{_clients(len(found))}: {reason}", "", f"{listed(found)}. {text}")
         for (reason, found), text in zip(grouped.items(), _LEFT_BEHIND.values(), strict=True)
         if found
     ]
@@ -266,7 +258,7 @@ def _often_late(run: RunData) -> Finding | None:
         return None
     who = "1 client was late in half of its" if len(found) == 1 else f"{len(found)} clients were late in half of their"
     title = f"{who} selections or more"
-    text = f"{names(found)}. The deadline or the quorum shuts them out: what they learn comes late or never counts."
+    text = f"{listed(found)}. The deadline or the quorum shuts them out: what they learn comes late or never counts."
     return Finding(title, "", text)
 
 
@@ -278,8 +270,8 @@ def _refused(run: RunData) -> Finding | None:
     selections = int(run.clients["selected"].sum())
     found = refused["client_id"].unique(maintain_order=True).to_list()
     text = (
-        f"{names(found)}. They held numbers that are not finite, were longer than security.max_update_norm, or did not "
-        "fit the model: a smaller training.lr is the usual remedy where it is so for many."
+        f"{listed(found)}. They held numbers that are not finite, were longer than security.max_update_norm, or did "
+        "not fit the model: a smaller training.lr is the usual remedy where it is so for many."
     )
     return Finding(f"{refused.height} of {selections} updates asked for were refused", "", text)
 
