@@ -90,6 +90,7 @@ def run(  # noqa: PLR0917
     assignments: Set = None,
     out: Out = None,
     resume: Resume = False,
+    log_level: LogLevel = "warning",
     leash: Leash = False,
 ) -> None:
     """Run one method once, with its report. Prints the run folder last."""
@@ -97,8 +98,7 @@ def run(  # noqa: PLR0917
     from parityfl.experiments.run import execute
 
     folder = _folder(config, out, resume)
-    if leash:
-        _hold_leash()
+    _prepare_process(log_level, leash)
     with _reported(folder), resumable():
         execute(config, folder, resume=resume, watch=lambda: _progress(config), say=tell)
     typer.echo(folder)
@@ -300,13 +300,9 @@ def _prepare_process(log_level: str, leash: bool) -> None:
     logging.basicConfig(level=levels[log_level.upper()], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if leash:
-        _hold_leash()
+        from parityfl.web.leash import hold
 
-
-def _hold_leash() -> None:
-    from parityfl.web.leash import hold
-
-    hold()
+        hold()
 
 
 @contextmanager
@@ -347,6 +343,7 @@ def _run() -> int:
     except ParityflError as error:
         if str(error):
             tell(str(error))
+        _log_cause(error)
         return error.exit_code
     except TyperException as error:
         _explain_usage(error)
@@ -361,6 +358,14 @@ def _run() -> int:
         tell(f"not enough memory ({first_line(error)}): {remedy}")
         return UnfinishedError.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _log_cause(error: ParityflError) -> None:
+    """Log the traceback of what an error makes one line of, for those who asked to see it by ``--log-level debug``."""
+    if error.__cause__ is not None:
+        import logging
+
+        logging.getLogger(__name__).debug("what led to it:", exc_info=error)
 
 
 def _leave(ended: Sequence[int]) -> None:

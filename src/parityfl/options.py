@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from parityfl.core.errors import PartError
 from parityfl.telling import tell
 
 if TYPE_CHECKING:
@@ -92,9 +93,11 @@ def read_config(given: Mapping[str, Any], lowest: Mapping[str, Any] | None = Non
 
 @contextmanager
 def resumable(advice: str = "go on with --resume") -> Iterator[None]:
-    """Tell the user what to do next after interrupting a command."""
+    """Tell the user what to do next after interrupting a command, or after the failure of a part of their own."""
     try:
         yield
+    except PartError as error:
+        raise PartError(f"{error}; repair it and {advice}") from error
     except KeyboardInterrupt:
         tell(f"interrupted; {advice}")
         raise typer.Exit(INTERRUPTED) from None

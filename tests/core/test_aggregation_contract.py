@@ -154,6 +154,26 @@ def reports_too_few_weights(step, context, updates):
     return replace(step, client_weight=np.zeros(1))
 
 
+def answers_nothing(step, context, updates):
+    return None
+
+
+def answers_the_direction(step, context, updates):
+    return step.direction
+
+
+def lists_its_weights(step, context, updates):
+    return replace(step, client_weight=[1.0] * context.world.num_clients)
+
+
+def forgets_its_state(step, context, updates):
+    return replace(step, state=None)
+
+
+def reports_text(step, context, updates):
+    return replace(step, notes={"rate": "high"})
+
+
 def reports_nan(step, context, updates):
     return replace(step, notes={"rate": float("nan")})
 
@@ -172,6 +192,11 @@ def reports_nan(step, context, updates):
         (looks_at_indices, "numbered"),
         (reports_too_few_weights, r"shape \(1,\)"),
         (reports_nan, "note rate is nan"),
+        (reports_text, "round 1 with 0 updates: note 'rate' is 'high', not a number"),
+        (answers_nothing, "round 1 with 0 updates: NoneType is no Step"),
+        (answers_the_direction, "is no Step"),
+        (lists_its_weights, "client_weight is a list, not an array"),
+        (forgets_its_state, "the state is a NoneType, not named arrays"),
     ],
 )
 def test_the_check_notices(spoil, message):
@@ -182,7 +207,7 @@ def test_the_check_notices(spoil, message):
 def test_the_check_notices_a_state_that_no_journal_stores():
     with pytest.raises(AssertionError, match="is a list, not an array"):
         check_aggregator(Broken(honest, {"memory": [0.0]}))
-    with pytest.raises(AssertionError, match="holds Python objects"):
+    with pytest.raises(AssertionError, match="holds object, not numbers"):
         check_aggregator(Broken(honest, {"memory": np.array([{}])}))
 
 

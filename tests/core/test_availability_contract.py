@@ -96,6 +96,8 @@ class Broken(AvailabilityModel):
     fault: str
 
     def bind(self, world) -> AvailabilityProcess:
+        if self.fault == "unbound":
+            return None
         return BrokenProcess(self.fault, CoinProcess(fresh_coins(world), constant(np.full(6, 0.5)), 600.0))
 
 
@@ -125,6 +127,9 @@ class BrokenProcess:
             "one for all": lambda: probability[:1],
             "biased": lambda: probability + 0.1,
             "does not know": lambda: None,
+            "unknown to all": lambda: np.full(6, np.nan),
+            "scalar": lambda: 0.5,
+            "list of probabilities": lambda: [0.5] * 6,
         }
         return answers.get(self.fault, lambda: probability)()
 
@@ -134,14 +139,18 @@ class BrokenProcess:
     [
         ("counts its calls", "not a pure function of time"),
         ("shares its memory", "not a pure function of time"),
-        ("integers", "dtype int64"),
-        ("list", "returned list"),
+        ("integers", "is int64, not bool"),
+        ("list", "is a list, not an array"),
         ("short", "shape"),
         ("absent", "client 0 is available"),
         ("certain", "probability 1 is not available"),
-        ("above one", "leaves"),
-        ("one for all", "probability has shape"),
+        ("above one", r"outside \[0, 1\]"),
+        ("one for all", r"probability\(\) has shape"),
         ("biased", "chance explains"),
+        ("unbound", r"bind\(\) returned a NoneType, which has no method available\(\)"),
+        ("unknown to all", "nan for everybody at all times"),
+        ("scalar", r"probability\(\) is a float, not an array"),
+        ("list of probabilities", r"probability\(\) is a list, not an array"),
     ],
 )
 def test_the_check_notices(fault, message):

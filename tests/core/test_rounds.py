@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulate import Known
 
-from parityfl.core.errors import ConfigError
+from parityfl.core.errors import PartError
 from parityfl.core.ledger import OUTCOME_CODES, Ledger, account
 from parityfl.core.rounds import Plan, Result, close_round, fairness_figures, mean_availability, plan_round, staleness
 from parityfl.core.selection.uniform import Uniform
@@ -329,6 +329,9 @@ def test_nobody_there_plans_an_empty_round():
         (([0, 2], [NAN, 0, 1.0]), "outside"),
         (([0, 2], [-1.0, 0, 3.0]), "outside"),
         (None, "NoneType is no Selection"),
+        (([0], None), "1 clients where 2 were asked for, and `may_idle` is False"),
+        (([0, 2], [0.0, 0.0, 2.0]), "outside"),
+        (([0, 2], [1.0, 0.0, 0.0]), "a selected client has probability 0"),
     ],
 )
 def test_a_selector_that_answers_wrongly_ends_the_run(answer, fault):
@@ -339,11 +342,59 @@ def test_a_selector_that_answers_wrongly_ends_the_run(answer, fault):
             if answer is None:
                 return None
             clients, probability = answer
-            return Selection(np.array(clients), None if probability is None else np.array(probability))
+            return Selection(np.array(clients), None if probability is None else np.array(probability, dtype=float))
 
     here = np.array([True, False, True])
-    with pytest.raises(ConfigError, match=f"selector Wrong, round 1: .*{fault}"):
+    with pytest.raises(PartError, match=f"^selector 'Wrong', round 1: .*{fault}.*check_selector tells more$"):
         plan_round(Wrong(), {}, Ledger.empty(3), world(), time_s=0.0, registered=here, available=here, wanted=2)
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (([0, 2], None), "clients is a list, not an array"),
+        ((np.array([0.0, 2.0]), None), "clients is float64, not int64"),
+        ((np.array([0, 2], dtype=np.int32), None), "clients is int32, not int64"),
+        ((np.array(["h0", "h2"]), None), "clients is <U2, not int64"),
+        ((np.array([[0, 2]]), None), r"clients has shape \(1, 2\), not \(2,\)"),
+        (("h0, h2", None), "clients is a str, not an array"),
+        ((np.array([0, 2]), [1.0, 0.0, 1.0]), "probability is a list, not an array"),
+        ((np.array([0, 2]), np.array([1, 0, 1])), "probability is int64, not float64"),
+    ],
+)
+def test_a_selection_that_is_no_arrays_of_the_right_kind_is_one_line(answer, fault):
+    class Wrong(Uniform):
+        def select(self, state, view, rng):
+            return Selection(*answer)
+
+    here = np.array([True, False, True])
+    with pytest.raises(PartError, match=f"selector 'Wrong', round 1: Selection.{fault}; ") as caught:
+        plan_round(Wrong(), {}, Ledger.empty(3), world(), time_s=0.0, registered=here, available=here, wanted=2)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_wrong_with_many_clients_is_one_line_too():
+    class Late(Uniform):
+        def select(self, state, view, rng):
+            return Selection(view.available[::-1].copy(), None)
+
+    here = np.ones(500, dtype=bool)
+    with pytest.raises(PartError, match=r"the clients \[499 498 497 \.\.\. +2 +1 +0\] are not ascending") as caught:
+        plan_round(Late(), {}, Ledger.empty(500), world(500), time_s=0.0, registered=here, available=here, wanted=500)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_selector_cannot_write_history():
+    class Forger(Uniform):
+        def select(self, state, view, rng):
+            view.ledger.selected[:] = 0
+            return super().select(state, view, rng)
+
+    here = np.ones(3, dtype=bool)
+    with pytest.raises(
+        PartError, match=r"selector 'Forger', round 1: ValueError: .*read-only \(core/test_rounds.py:\d+"
+    ):
+        plan_round(Forger(), {}, Ledger.empty(3), world(), time_s=0.0, registered=here, available=here, wanted=2)
 
 
 def test_a_selector_has_no_more_places_than_there_are():
@@ -353,7 +404,7 @@ def test_a_selector_has_no_more_places_than_there_are():
         def select(self, state, view, rng):
             return Selection(view.available, None)
 
-    with pytest.raises(ConfigError, match="3 clients where 2 were asked for"):
+    with pytest.raises(PartError, match="3 clients where 2 were asked for"):
         plan_round(
             Greedy(), {}, Ledger.empty(3), world(), time_s=0.0, registered=everybody, available=everybody, wanted=2
         )

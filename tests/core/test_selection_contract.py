@@ -117,6 +117,10 @@ class Broken(Selector):
             state["counter"] += 1
         if self.fault == "changes ledger":
             view.ledger.available[:] += 1
+        if self.fault == "tuple":
+            return clients, probability
+        if self.fault == "bare array":
+            return clients
         unseeded = np.random.default_rng()
         faults = {
             "own randomness": lambda: (np.sort(unseeded.permutation(view.available)[: view.count]), None),
@@ -126,19 +130,29 @@ class Broken(Selector):
             "too small": lambda: (clients, probability / 2),
             "greedy": lambda: (view.available[: view.count], probability),
             "short": lambda: (clients, probability[1:]),
+            "list": lambda: (clients.tolist(), probability),
+            "floats": lambda: (clients.astype(float), probability),
+            "text": lambda: (clients.astype(str), probability),
+            "list of probabilities": lambda: (clients, probability.tolist()),
+            "nan": lambda: (clients, np.full_like(probability, np.nan)),
         }
         return replace(honest, **dict(zip(("clients", "probability"), faults.get(self.fault, tuple)(), strict=False)))
 
     def observe(self, state, record, world):
         if self.fault == "observes in place":
             state["counter"] += 1
+        if self.fault == "forgets":
+            return None
         return {"counter": np.full(2, np.nan)} if self.fault == "nan state" else state
+
+    def notes(self, state):
+        return {"text notes": {"rate": "high"}, "no notes": None}.get(self.fault, {"rate": np.float32(0.5)})
 
 
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("list state", "not a numpy array"),
+        ("list state", "not an array"),
         ("nan state", "not finite"),
         ("changes state", "select, state: changed 'counter'"),
         ("changes ledger", "select, ledger: changed"),
@@ -150,8 +164,29 @@ class Broken(Selector):
         ("too small", "sum to"),
         ("greedy", "are drawn"),
         ("short", "shape"),
+        ("tuple", "select: tuple is no Selection"),
+        ("bare array", "select: ndarray is no Selection"),
+        ("list", "clients is a list, not an array"),
+        ("floats", "clients is float64, not int64"),
+        ("text", "clients is <U21, not int64"),
+        ("list of probabilities", "probability is a list, not an array"),
+        ("nan", r"probabilities outside \[0, 1\]"),
+        ("forgets", r"observe \(round 1\): the state is a NoneType, not named arrays"),
+        ("text notes", "notes: note 'rate' is 'high', not a number"),
+        ("no notes", "notes: the notes are a NoneType"),
     ],
 )
 def test_the_check_notices(fault, message):
     with pytest.raises(AssertionError, match=message):
         check_selector(Broken(fault))
+
+
+def test_the_check_passes_what_is_not_broken_and_what_the_selector_raises():
+    check_selector(Broken("none"))
+
+    class Raises(Uniform):
+        def notes(self, state):
+            raise KeyError("rate")
+
+    with pytest.raises(KeyError, match="rate"):
+        check_selector(Raises())

@@ -361,19 +361,26 @@ def test_a_gain_is_measured_from_the_model_that_the_round_began_with(tmp_path, r
 
 @dataclass(frozen=True)
 class Leap(FedAvg):
-    """Goes further than any number."""
+    """Goes far, or further than any number."""
+
+    distance: float = float("nan")
 
     def aggregate(self, state, context, updates):
         step = super().aggregate(state, context, updates)
-        return step if context.round < 3 else replace(step, direction=np.full_like(context.weights, np.nan))
+        return step if context.round < 3 else replace(step, direction=np.full_like(context.weights, self.distance))
 
 
 def test_a_model_that_would_not_be_finite_ends_the_run_before_it(tmp_path):
-    """What stands is the last round's model, and the line says what to lower."""
-    with pytest.raises(UnfinishedError, match=r"round 3: .*lower aggregator\.server_lr = 1 or training\.lr = 0\.1"):
-        run(make_spec(make_world(**ALWAYS), aggregate=Leap()), tmp_path)
-    assert len(rows(tmp_path, "rounds")) == 2
-    assert np.isfinite(load_file(tmp_path / "model.safetensors")["weight"]).all()
+    """What stands is the last round's model, and the line says what to lower: of a direction that is not, no step."""
+    with pytest.raises(UnfinishedError, match=r"round 3: .*: lower aggregator\.server_lr = 2 or training\.lr = 0\.1"):
+        run(make_spec(make_world(**ALWAYS), aggregate=Leap(server_lr=2.0, distance=3e38)), tmp_path / "far")
+    with pytest.raises(
+        UnfinishedError, match=r"round 3: .*: the direction of aggregator 'Leap' is not; lower training"
+    ):
+        run(make_spec(make_world(**ALWAYS), aggregate=Leap()), tmp_path / "off")
+    for name in ("far", "off"):
+        assert len(rows(tmp_path / name, "rounds")) == 2
+        assert np.isfinite(load_file(tmp_path / name / "model.safetensors")["weight"]).all()
 
 
 def test_a_late_update_does_not_replace_a_newer_one(tmp_path):

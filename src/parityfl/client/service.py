@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar, get_args
 from parityfl.client.device import Device, Proceed
 from parityfl.config import Config, resolve
 from parityfl.core.arrays import Layout
+from parityfl.core.availability import bind
 from parityfl.core.errors import PayloadError, UnfinishedError
 from parityfl.core.types import AvailabilityProcess, IntArray, Update, Vector
 from parityfl.training.memory import ClientMemory, LostMemoryError
@@ -289,7 +290,7 @@ class DeviceHost:
     def _open(self, config: Config, clients: Mapping[int, str]) -> _Run:
         bench = self._factory(config, clients)
         world = config.world(bench.num_samples, bench.label_counts)
-        availability = config.availability.build().bind(world)
+        availability = bind(config.availability.build(), world)
         run = _Run(config, bench, availability, config.objective.build().keeps_memory)
         gc.freeze()  # what stands now stays: the collector need not look through torch's objects again and again
         return run

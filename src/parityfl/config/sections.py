@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from parityfl.config.faults import explained, unknown
 from parityfl.core.aggregation import Aggregator, aggregator
 from parityfl.core.availability import AvailabilityModel, availability
+from parityfl.core.blame import described
 from parityfl.core.conditions import Dropout, Latency
 from parityfl.core.deadline import Deadline
 from parityfl.core.distributions import PerClient
-from parityfl.core.errors import ConfigError
+from parityfl.core.errors import ConfigError, ParityflError
 from parityfl.core.objectives import Objective, objective
 from parityfl.core.optimizers import Adam, Momentum, PlainStep, ServerOptimizer
 from parityfl.core.registry import Registry
@@ -94,7 +95,11 @@ class Part(Section, Generic[T]):
         return self
 
     def build(self) -> T:
-        """Return the part: the class of that name with these keys."""
+        """Return the part: the class of that name with these keys.
+
+        Raises:
+            ConfigError: no such name, or it does not take these keys.
+        """
         entry, keys = self.registry.get(self.name), self.__pydantic_extra__ or {}
         known = {f.name: f for f in fields(entry)} if is_dataclass(entry) else {}
         for key in keys:
@@ -106,6 +111,11 @@ class Part(Section, Generic[T]):
             part: T = _adapter(entry).validate_python({**defaults, **plain})
         except ValidationError as error:
             raise explained(error, {}, (self.registry.kind,)) from None
+        except ParityflError:
+            raise
+        except Exception as error:  # whatever the __post_init__ of another package raises
+            told = f"{self.registry.label(entry)} does not take its keys: {described(error, entry)}"
+            raise ConfigError(f"{told}; give other values, or repair it") from error
         return part
 
 

@@ -8,6 +8,7 @@
     |-- FolderError          what a run or a device keeps on disk cannot be used, read or written
     |-- FleetError           the coordinator or its clients cannot be reached or started, or fail
     `-- UnfinishedError      what was begun is not finished, or does not hold (exit code 3)
+        `-- PartError        a part of one's own failed, or answered wrongly; its cause is what was raised
 
 What goes wrong with one client in one round is no exception: it is an `Outcome` with a reason.
 """
@@ -56,3 +57,7 @@ class UnfinishedError(ParityflError):
     """A run ended before its last round, also for want of disk or memory; or runs of a suite failed; or a claim."""
 
     exit_code = 3
+
+
+class PartError(UnfinishedError):
+    """A selector, an aggregator, an availability model or the like of another package raised, or answered wrongly."""

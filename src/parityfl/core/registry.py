@@ -1,12 +1,14 @@
 """Names for the parts that can be exchanged: what is registered can be configured, listed and tested by name."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
-from parityfl.core.errors import ConfigError, first_line
+from parityfl.core.blame import blaming
+from parityfl.core.errors import ConfigError, PartError, first_line
 
 T = TypeVar("T")
 
@@ -55,10 +57,13 @@ class Registry(Generic[T]):
     def get(self, name: str) -> type[T]:
         """Return the class registered as `name`.
 
+        Other packages are imported only for a name that is not known yet: they may need what is being imported now.
+
         Raises:
             ConfigError: no such name, and the message lists those there are; or the package that offers it is broken.
         """
-        self._load()
+        if name not in self._entries:
+            self._load()
         if name in self._entries:
             return self._entries[name]
         if name in self._faults:
@@ -66,6 +71,39 @@ class Registry(Generic[T]):
         close = get_close_matches(name, self._entries, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ConfigError(f"unknown {self.kind} {name!r}: {hint}there are {', '.join(self.names())}")
+
+    def label(self, part: T | type[T], where: str = "") -> str:
+        """Return what messages call a part: its kind, the name that it is registered under, and where in the run."""
+        entry = part if isinstance(part, type) else type(part)
+        name = next((name for name, known in self._entries.items() if known is entry), entry.__name__)
+        return f"{self.kind} {name!r}{where and f', {where}'}"
+
+    def blaming(
+        self, part: T | type[T], where: str = "", spared: Callable[[Exception], bool] = lambda _: False
+    ) -> AbstractContextManager[None]:
+        """Return the context in which a part's own code runs; see `parityfl.core.blame.blaming`.
+
+        Args:
+            part: the part, or its class.
+            where: where in the run, such as ``round 3``.
+            spared: tells what is not the part's fault.
+        """
+        entry = part if isinstance(part, type) else type(part)
+        return blaming(self.label(entry, where), entry, spared)
+
+    def require(self, part: T, where: str, fault: str) -> None:
+        """Refuse an answer of a part.
+
+        Args:
+            part: the part.
+            where: where in the run, such as ``round 3``.
+            fault: what is wrong with the answer, '' where nothing is.
+
+        Raises:
+            PartError: something is.
+        """
+        if fault:
+            raise PartError(f"{self.label(part, where)}: {fault}; parityfl.testing.check_{self.kind} tells more")
 
     def _add(self, name: str, entry: type[T]) -> None:
         fault = self._fault(name, entry)
@@ -97,7 +135,7 @@ class Registry(Generic[T]):
         return _key_fault(entry, base)
 
     def _load(self) -> None:
-        """Import what other packages offer, once, when a name is first asked for."""
+        """Import what other packages offer, once."""
         if self._loaded:
             return
         self._loaded = True

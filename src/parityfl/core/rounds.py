@@ -8,10 +8,11 @@ from typing import Literal
 import numpy as np
 
 from parityfl.core import fairness
-from parityfl.core.errors import ConfigError
 from parityfl.core.ledger import OUTCOME_CODES, Ledger, RoundRecord
+from parityfl.core.sealing import sealed
 from parityfl.core.seeding import generator
 from parityfl.core.selection import Selector
+from parityfl.core.selection import selector as selectors
 from parityfl.core.selection.answer import selection_fault
 from parityfl.core.types import BoolArray, FloatArray, Outcome, Selection, State, Update, View, World
 
@@ -80,7 +81,7 @@ def plan_round(
     """Select up to `wanted` of the available clients for the round after the ledger's last.
 
     Raises:
-        ConfigError: the selector's answer is no valid `Selection`.
+        PartError: the selector is one of another package and raised, or its answer is no valid `Selection`.
     """
     round_number = ledger.rounds + 1
     clients = np.flatnonzero(available).astype(np.int64)
@@ -88,12 +89,12 @@ def plan_round(
     nobody = Selection(clients[:0], np.zeros(world.num_clients))
     if count == 0:
         return Plan(round_number, time_s, registered, available, nobody)
-    view = View(round_number, time_s, clients, count, ledger, world)
-    chosen = selector.select(state, view, generator(world.seed, "selection", round_number))
-    fault = selection_fault(chosen, view)
-    if fault:
-        name = type(selector).__name__
-        raise ConfigError(f"selector {name}, round {round_number}: {fault}; parityfl.testing.check_selector tells more")
+    view = View(round_number, time_s, clients, count, sealed(ledger), world)
+    where = f"round {round_number}"
+    with selectors.blaming(selector, where):
+        chosen = selector.select(state, view, generator(world.seed, "selection", round_number))
+        fault = selection_fault(chosen, view, may_idle=selector.may_idle)
+    selectors.require(selector, where, fault)
     return Plan(round_number, time_s, registered, available, chosen)
 
 

@@ -31,6 +31,7 @@ class Intake:
         replies: those that were handed over, without their vectors.
         clients: whose updates were handed over.
         waited_s: for how long there was nothing to fold.
+        failure: what has ended it before all were there, if anything.
     """
 
     def __init__(self, replies: AsyncGenerator[Reply, None], late: Sequence[Update] = ()) -> None:
@@ -43,6 +44,7 @@ class Intake:
         self.replies: list[Reply] = []
         self.clients: list[int] = []
         self.waited_s = 0.0
+        self.failure: Exception | None = None
 
     def __iter__(self) -> Iterator[Update]:
         for update in chain(self._late, self._arriving()):
@@ -69,7 +71,11 @@ class Intake:
         more = True
         while more:
             began = perf_counter()
-            batch, more = asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
+            try:
+                batch, more = asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
+            except Exception as error:
+                self.failure = error
+                raise
             self.waited_s += perf_counter() - began
             while batch:
                 reply = batch.pop(0)  # nothing here refers to an update that was folded

@@ -9,9 +9,11 @@ from time import monotonic
 import numpy as np
 
 from parityfl.array_files import Arrays
+from parityfl.core.answers import notes_fault
 from parityfl.core.arrays import model_hash
 from parityfl.core.errors import UnfinishedError
 from parityfl.core.fairness import jsonable
+from parityfl.core.selection import selector
 from parityfl.core.types import IntArray
 from parityfl.engine.folder import TABLES, RunFolder, disk_errors
 from parityfl.engine.journal import Checkpoint, Journal
@@ -80,7 +82,12 @@ class RunKeeper:
         self._conclude(self._last, status)
 
     def finish(self, state: RunState) -> None:
-        """Write the final model and the summary, from which on the journal holds no more than they can be made of."""
+        """Write the final model and the summary, from which on the journal holds no more than they can be made of.
+
+        Raises:
+            PartError: the selector is one of another package, and its notes fail.
+            UnfinishedError: the disk is full or cannot be written.
+        """
         with disk_errors(self._folder.path, UnfinishedError):
             self._conclude(state, "done")
         with suppress(OSError):  # the run is done all the same: its journal takes more room than it need
@@ -115,6 +122,7 @@ class RunKeeper:
 
     def _conclude(self, state: RunState, status: str) -> None:
         spec, digest = self._spec, model_hash(state.weights)
+        notes = self._notes(state)  # before anything is written: a part of another package may fail
         self._folder.write_shortfall(shortfall_lines(state.ledger, spec.device_ids))
         self._folder.write_model(state.weights, spec.layout, {"model_hash": digest, "round": str(state.ledger.rounds)})
         seen = state.ledger.available > 0
@@ -133,6 +141,14 @@ class RunKeeper:
                 },
                 "num_never_available": int(np.sum((state.ledger.first_round > 0) & ~seen)),
                 **{name: value for name, value in jsonable(self._figures).items() if name != "round"},
-                "notes": jsonable({**spec.selector.notes(state.selector), **state.notes}),
+                "notes": jsonable({name: float(value) for name, value in notes.items()}),
             }
         )
+
+    def _notes(self, state: RunState) -> dict[str, float]:
+        """Return the figures of selector and aggregator."""
+        rule = self._spec.selector
+        with selector.blaming(rule, "notes()"):
+            notes = rule.notes(state.selector)
+        selector.require(rule, "notes()", notes_fault(notes))
+        return {**notes, **state.notes}

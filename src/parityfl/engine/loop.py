@@ -13,11 +13,17 @@ from typing import Any
 import numpy as np
 import psutil
 
+from parityfl.core.aggregation import aggregator
+from parityfl.core.aggregation.answer import start_fault, step_fault
+from parityfl.core.answers import state_fault
 from parityfl.core.arrays import all_finite
-from parityfl.core.errors import UnfinishedError
+from parityfl.core.blame import ships
+from parityfl.core.errors import PartError, UnfinishedError
 from parityfl.core.ledger import Ledger, RoundRecord, account
 from parityfl.core.rounds import Plan, close_round, fairness_figures, plan_round
-from parityfl.core.types import BoolArray, FloatArray, RoundContext, Step, Vector, World
+from parityfl.core.sealing import read_only, sealed
+from parityfl.core.selection import selector
+from parityfl.core.types import BoolArray, FloatArray, RoundContext, State, Step, Vector, World
 from parityfl.engine.fleet import (
     ClientEvaluation,
     ClosedRound,
@@ -51,7 +57,8 @@ async def run_rounds(
     The caller holds the folder's lock.
 
     Raises:
-        UnfinishedError: the run ended before its last round: too many idle rounds, a full disk, or `stop` was set.
+        UnfinishedError: the run ended before its last round: too many idle rounds, a full disk, `stop` was set, or as
+            a `PartError` a part of another package failed.
         FolderError: the folder cannot be read.
     """
     run = _Run(spec, fleet, evaluate, folder, observers)
@@ -61,7 +68,9 @@ async def run_rounds(
             _require_going_on(spec, state, stop)
             state = await run.round(state)
     except BaseException as error:
-        with suppress(OSError, MemoryError):  # disk or memory may be what is wrong; the error itself says so
+        with suppress(
+            OSError, MemoryError, PartError
+        ):  # what is wrong may be wrong here, too; the error itself says so
             run.keeper.leave("failed" if isinstance(error, _IdleError) else "interrupted")
         raise
     run.keeper.finish(state)
@@ -117,11 +126,23 @@ class _Run:
             ledger=Ledger.empty(spec.world.num_clients),
             weights=weights,
             average=weights.copy(),
-            selector=spec.selector.init(spec.world),
-            aggregator=spec.aggregator.init(spec.world, spec.layout.size),
+            selector=self._first_selector(),
+            aggregator=self._first_aggregator(),
             optimizer=spec.optimizer.init(spec.layout.size),
             control=np.zeros_like(weights) if spec.uses_control else None,
         )
+
+    def _first_selector(self) -> State:
+        with selector.blaming(self.spec.selector, "init()"):
+            state = self.spec.selector.init(self.spec.world)
+        selector.require(self.spec.selector, "init()", state_fault(state))
+        return state
+
+    def _first_aggregator(self) -> State:
+        with aggregator.blaming(self.spec.aggregator, "init()"):
+            state = self.spec.aggregator.init(self.spec.world, self.spec.layout.size)
+        aggregator.require(self.spec.aggregator, "init()", state_fault(state))
+        return state
 
     async def _fresh(self) -> RunState:
         state = self._initial()
@@ -211,7 +232,7 @@ class _Run:
             ledger=ledger,
             weights=learned.weights,
             average=learned.average,
-            selector=spec.selector.observe(state.selector, steering, world),
+            selector=self._observe(state.selector, steering, world),
             aggregator=learned.step.state,
             optimizer=learned.optimizer,
             control=learned.control,
@@ -221,13 +242,21 @@ class _Run:
             notes=learned.step.notes or state.notes,
         )
 
+    def _observe(self, state: State, record: RoundRecord, world: World) -> State:
+        """Return the selector's state after a round."""
+        rule, where = self.spec.selector, f"round {record.round}"
+        with selector.blaming(rule, where):
+            after = rule.observe(state, sealed(record), world)
+        selector.require(rule, where, state_fault(after))
+        return after
+
     def _task(self, plan: Plan, state: RunState) -> TrainTask:
         """Return what the clients are asked, with all vectors as they arrive there."""
-        weights = self.spec.carry(state.weights)
+        weights, shown = self.spec.carry(state.weights), read_only(state.weights)
 
         def start(client: int) -> Vector:
-            model = self.spec.aggregator.start(state.aggregator, client, state.weights)
-            return weights if model is state.weights else self.spec.carry(model)
+            model = self._start(plan.round, state.aggregator, client, shown)
+            return weights if model is shown else self.spec.carry(model)
 
         return TrainTask(
             round=plan.round,
@@ -244,33 +273,47 @@ class _Run:
         """Return who of those selected trains from the global model and not from one of its own, shape (N,).
 
         To be asked before the updates are folded, since the rule may change its state in place.
+
+        Raises:
+            PartError: what the rule gives a client is no model.
         """
-        sent = plan.selected
+        sent, shown = plan.selected, read_only(state.weights)
         for client in plan.selection.clients.tolist():
-            sent[client] = self.spec.aggregator.start(state.aggregator, client, state.weights) is state.weights
+            model = self._start(plan.round, state.aggregator, client, shown)
+            sent[client] = model is shown
+            if model is not shown:
+                aggregator.require(self.spec.aggregator, f"round {plan.round}", start_fault(model, shown))
         return sent
+
+    def _start(self, number: int, state: State, client: int, weights: Vector) -> Vector:
+        """Return what the rule says that a client trains from."""
+        with aggregator.blaming(self.spec.aggregator, f"round {number}"):
+            return self.spec.aggregator.start(state, client, weights)
 
     def _context(self, plan: Plan, state: RunState, world: World) -> RoundContext:
         """Return what the aggregation rule may know beside the updates."""
-        return RoundContext(
+        context = RoundContext(
             round=plan.round,
             weights=state.weights,
             registered=plan.registered,
             available=plan.available,
             selected=plan.selected,
             probability=plan.selection.probability,
-            ledger=state.ledger,
+            ledger=sealed(state.ledger),
             world=world,
             local_lr=self.spec.local_lr,
             local_epochs=self.spec.local_epochs,
         )
+        return sealed(context)
 
     def _fold(self, state: RunState, context: RoundContext, intake: Intake) -> Step:
         """Run the aggregation rule over the updates as they arrive; called in a thread of its own."""
-        updates = iter(intake)
-        step = self.spec.aggregator.aggregate(state.aggregator, context, updates)
+        rule, updates, where = self.spec.aggregator, iter(intake), f"round {context.round}"
+        with aggregator.blaming(rule, where, spared=lambda error: error is intake.failure):
+            step = rule.aggregate(state.aggregator, context, updates)
         for _ in updates:  # a rule that does not read to the end must not leave replies behind
             pass
+        aggregator.require(rule, where, step_fault(step, context))
         return step
 
     def _advance(self, state: RunState, step: Step, number: int) -> tuple[Vector, Mapping[str, Any]]:
@@ -279,11 +322,24 @@ class _Run:
         rule = self.spec.aggregator
         weights, optimizer = self.spec.optimizer.step(state.optimizer, state.weights, step.direction, rule.server_lr)
         if not all_finite(weights):
-            raise UnfinishedError(
-                f"round {number}: the model would no longer be finite, so the run ends before it: lower "
-                f"aggregator.server_lr = {rule.server_lr:g} or training.lr = {self.spec.local_lr:g}"
-            )
+            raise self._diverged(step.direction, number)
         return weights, optimizer
+
+    def _diverged(self, direction: Vector, number: int) -> UnfinishedError:
+        """Return why the run ends before a model that is not finite."""
+        begin, rule = (
+            f"round {number}: the model would no longer be finite, so the run ends before it",
+            self.spec.aggregator,
+        )
+        lower = f"training.lr = {self.spec.local_lr:g}"
+        if all_finite(direction):
+            return UnfinishedError(f"{begin}: lower aggregator.server_lr = {rule.server_lr:g} or {lower}")
+        if ships(type(rule)):
+            return UnfinishedError(f"{begin}: the updates add up to more than a float holds; lower {lower}")
+        return PartError(
+            f"{begin}: the direction of {aggregator.label(rule)} is not; lower {lower} where the updates are as large, "
+            "or see parityfl.testing.check_aggregator"
+        )
 
     async def _evaluate(self, number: int, weights: Vector, average: Vector) -> Evaluation:
         last = number == self.spec.rounds

@@ -9,9 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 def block(work: Callable[[], Coroutine[None, None, None]]) -> None:
     """Run a coroutine to its end, also where an event loop runs already (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _is_in_loop():
         run_until_stopped(work)
         return
     begun: Future[Callable[[], object]] = Future()
@@ -30,6 +28,15 @@ def block(work: Callable[[], Coroutine[None, None, None]]) -> None:
             if not running.done():  # the cell was interrupted: the run winds up, so that it can be resumed
                 begun.result()()
             raise
+
+
+def _is_in_loop() -> bool:
+    """Return whether an event loop runs in this thread; an answer, so that no error of the work comes with this one."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def run_until_stopped(work: Callable[[], Coroutine[None, None, None]]) -> None:

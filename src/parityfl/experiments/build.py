@@ -5,14 +5,17 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from hashlib import file_digest
-from importlib.metadata import distributions, version
+from importlib.metadata import distributions, entry_points, version
 from pathlib import Path
 from typing import Any
 
 from parityfl.config import Config
+from parityfl.core.aggregation import aggregator
 from parityfl.core.arrays import Layout
-from parityfl.core.availability import describe_check, self_check
+from parityfl.core.availability import bind, describe_check, self_check
 from parityfl.core.conditions import drop_rates
+from parityfl.core.sealing import sealed
+from parityfl.core.selection import selector
 from parityfl.core.types import IntArray, Vector, World
 from parityfl.engine.fleet import Say
 from parityfl.engine.lockstep import Conditions
@@ -25,12 +28,29 @@ VERSIONED = ("parityfl", "torch", "numpy", "pydantic", "safetensors", "fastapi",
 def document(config: Config) -> dict[str, Any]:
     """Return the content of config.json: the resolved configuration, the versions and the hash.
 
-    With them the SHA-256 of each file that the availability model reads, so that a run does not go on with another one.
+    The packages that offer the parts in use are among the versions. With them the SHA-256 of each file that the
+    availability model reads, so that a run does not go on with another one.
     """
     versions = {"python": platform.python_version(), "machine": platform.machine()}
     versions |= {name: version(name) for name in VERSIONED if _is_installed(name)}
+    versions |= _offering(config)
     files = {name: _sha256(Path(name)) for name in config.availability.build().files if Path(name).is_file()}
     return {**config.document(), "versions": versions, "files": files, "hash": config.hash}
+
+
+def _offering(config: Config) -> dict[str, str]:
+    """Return the packages that offer the parts in use, with their versions."""
+    named = {
+        "parityfl.selectors": config.selector.name,
+        "parityfl.aggregators": config.aggregator.name,
+        "parityfl.objectives": config.objective.name,
+        "parityfl.availability": config.availability.name,
+        "parityfl.datasets": config.data.name,
+        "parityfl.models": config.model.name,
+    }
+    offered = entry_points()
+    points = [point for group, name in named.items() for point in offered.select(group=group, name=name)]
+    return {point.dist.name: point.dist.version for point in points if point.dist is not None}
 
 
 def _sha256(path: Path) -> str:
@@ -48,13 +68,13 @@ def build_world(config: Config, num_samples: IntArray, label_counts: IntArray) -
 
     Raises:
         ConfigError: values per client, of availability or of drop-out, do not fit the population.
+        PartError: the availability model is one of another package and fails.
     """
-    bare = config.world(num_samples, label_counts)
+    bare = sealed(config.world(num_samples, label_counts))
     if not config.rounds.virtual:
         return bare
     drop_rates(config.dropout.build(), bare)  # a mistake in them is told before a folder is begun
-    process = config.availability.build().bind(bare)
-    return replace(bare, availability=process)
+    return replace(bare, availability=bind(config.availability.build(), bare))
 
 
 def require_selector(config: Config, world: World) -> None:
@@ -62,8 +82,11 @@ def require_selector(config: Config, world: World) -> None:
 
     Raises:
         ConfigError: it cannot begin.
+        PartError: it is one of another package and fails.
     """
-    config.selector.build().init(world)
+    rule = config.selector.build()
+    with selector.blaming(rule, "init()"):
+        rule.init(world)
 
 
 def require_aggregator(config: Config, world: World, size: int) -> None:
@@ -71,8 +94,11 @@ def require_aggregator(config: Config, world: World, size: int) -> None:
 
     Raises:
         ConfigError: it cannot begin, such as without the memory that it needs.
+        PartError: it is one of another package and fails.
     """
-    config.aggregator.build().init(world, size)
+    rule = config.aggregator.build()
+    with aggregator.blaming(rule, "init()"):
+        rule.init(world, size)
 
 
 def say_availability(config: Config, world: World, say: Say) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from parityfl.config import Config, Layer, resolve
+from parityfl.core.availability import bind
 from parityfl.core.conditions import Dropout, dropouts
 from parityfl.core.distributions import per_client
 from parityfl.core.errors import FolderError
@@ -17,6 +18,7 @@ from parityfl.core.ledger import COMPLETED, OUTCOME_CODES, Ledger, RoundRecord, 
 from parityfl.core.rounds import Plan, plan_round
 from parityfl.core.seeding import generator
 from parityfl.core.selection import Selector
+from parityfl.core.selection import selector as selectors
 from parityfl.core.types import FloatArray, IntArray, Outcome, World
 from parityfl.engine.folder import is_empty
 from parityfl.engine.stopwatch import Stopwatch
@@ -154,7 +156,7 @@ def run_schedule(config: Config, watch: Watch = lambda _: nullcontext(lambda: No
         np.zeros((clients, 0), dtype=np.int64),
         per_client("utility.mu", config.utility.mu, clients, config.seed),
     )
-    world = replace(bare, availability=config.availability.build().bind(bare))
+    world = replace(bare, availability=bind(config.availability.build(), bare))
     worth = Worth(config.utility.noise, config.dropout.build())
     with watch(config.rounds.count) as told:
         return play(config.selector.build(), world, config.rounds.count, worth, told)
@@ -175,11 +177,16 @@ def play(
         rounds: how many, at least 1.
         worth: what selections come to.
         told: called after every round.
+
+    Raises:
+        PartError: the selector or the availability model is one of another package and fails.
     """
     assert world.availability is not None
     assert world.mean_utility is not None
     process, watch = world.availability, Stopwatch()
-    state, ledger = selector.init(world), Ledger.empty(world.num_clients)
+    with selectors.blaming(selector, "init()"):
+        state = selector.init(world)
+    ledger = Ledger.empty(world.num_clients)
     everybody, unknown = np.ones(world.num_clients, dtype=bool), np.full(world.num_clients, np.nan)
     inclusion = np.zeros(world.num_clients)
     for _ in range(rounds):
@@ -201,7 +208,8 @@ def play(
         ledger = account(ledger, record)
         inclusion += record.inclusion_probability
         watch.lap("ledger")
-        state = selector.observe(state, record, world)
+        with selectors.blaming(selector, f"round {record.round}"):
+            state = selector.observe(state, record, world)
         watch.lap("select")
         told()
     return Schedule(

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from parityfl.core.availability.answer import availability_fault, probability_fault, process_fault
 from parityfl.core.availability.base import AvailabilityModel
 from parityfl.core.types import AvailabilityProcess, BoolArray, FloatArray, World
 
@@ -23,7 +24,8 @@ def check_availability(model: AvailabilityModel, world: World | None = None) -> 
     Answers are boolean arrays of shape (N,), a pure function of the time: the same in any order of calls, from two
     separate binds, and after a caller has written into an array it was given. Probabilities, where there are any, are
     in [0, 1] or nan. Over many seeds each client is as often available as its probability says, with any dependence
-    over time and across clients; a model that replays a recording is the same for every seed and is not counted.
+    over time and across clients; a model that replays a recording is the same for every seed and is not counted. What
+    the model raises passes as it is.
 
     Args:
         model: the model, with its keys.
@@ -58,10 +60,10 @@ def example_world(num_clients: int = 6, seed: int = 0) -> World:
 def check_purity(model: AvailabilityModel, world: World) -> None:
     """Assert that the answers depend on the time alone."""
     times = [slot * world.interval_s for slot in SLOTS]
-    first = model.bind(world)
+    first = _bind(model, world)
     answers = {time_s: _answer(first, time_s, world) for time_s in times}
     for order in (times[::-1], times[::2] + times[1::2], times[:1] * 2):
-        for name, process in (("the same process", first), ("a second bind", model.bind(world))):
+        for name, process in (("the same process", first), ("a second bind", _bind(model, world))):
             for time_s in order:
                 again = _answer(process, time_s, world)
                 assert np.array_equal(again, answers[time_s]), (
@@ -72,19 +74,21 @@ def check_purity(model: AvailabilityModel, world: World) -> None:
 
 def check_probability(model: AvailabilityModel, world: World) -> None:
     """Assert that the probabilities are probabilities, and that nobody contradicts 0 or 1."""
-    process = model.bind(world)
+    process, told, known = _bind(model, world), 0, 0
     for slot in SLOTS:
         time_s = slot * world.interval_s
         probability = process.probability(time_s)
+        fault = probability_fault(probability, world.num_clients)
+        assert not fault, f"{model}, at {time_s} s: {fault}"
         if probability is None:
             continue
-        assert probability.shape == (world.num_clients,), f"{model}: probability has shape {probability.shape}"
-        assert probability.dtype == np.float64, f"{model}: probability has dtype {probability.dtype}, not float64"
-        known = probability[~np.isnan(probability)]
-        assert np.all((known >= 0) & (known <= 1)), f"{model}: probability {known} at {time_s} s leaves [0, 1]"
+        told, known = told + 1, known + int(np.sum(np.isfinite(probability)))
         available = _answer(process, time_s, world)
         assert not np.any(available & (probability == 0)), f"{model}: a client of probability 0 is available"
         assert not np.any(~available & (probability == 1)), f"{model}: a client of probability 1 is not available"
+    assert known or not told, (
+        f"{model}: probability() is nan for everybody at all times; return None where it is unknown"
+    )
 
 
 def check_frequency(model: AvailabilityModel, world: World) -> None:
@@ -107,17 +111,23 @@ def check_frequency(model: AvailabilityModel, world: World) -> None:
 
 def _sample(model: AvailabilityModel, world: World) -> tuple[FloatArray, FloatArray]:
     """Return who is available, and with what probability, in one slot of one seed."""
-    process, time_s = model.bind(world), SLOTS[world.seed % len(SLOTS)] * world.interval_s
+    process, time_s = _bind(model, world), SLOTS[world.seed % len(SLOTS)] * world.interval_s
     probability = replace(world, availability=process).true_availability(time_s)
     return process.available(time_s).astype(np.float64), probability
+
+
+def _bind(model: AvailabilityModel, world: World) -> AvailabilityProcess:
+    process = model.bind(world)
+    fault = process_fault(process)
+    assert not fault, f"{model}: {fault}"
+    return process
 
 
 def _answer(process: AvailabilityProcess, time_s: float, world: World) -> BoolArray:
     """Return a copy of the answer, after checking its form and spoiling what the process may have kept of it."""
     answer = process.available(time_s)
-    assert isinstance(answer, np.ndarray), f"available() returned {type(answer).__name__}, not an array"
-    assert answer.shape == (world.num_clients,), f"available() has shape {answer.shape} for {world.num_clients} clients"
-    assert answer.dtype == np.bool_, f"available() has dtype {answer.dtype}, not bool"
+    fault = availability_fault(answer, world.num_clients)
+    assert not fault, f"at {time_s} s: {fault}"
     copy = answer.copy()
     if answer.flags.writeable:
         np.logical_not(answer, out=answer)

@@ -12,7 +12,7 @@ from parityfl.config import Config
 from parityfl.core.fairness import ratio
 from parityfl.core.partition import Shards, holdout, label_counts, partition
 from parityfl.core.types import BoolArray, FloatArray, IntArray
-from parityfl.training.datasets import dataset
+from parityfl.training.datasets import load_dataset
 from parityfl.training.datasets.base import Dataset, Images
 
 BATCHES_A_PIECE = 16
@@ -109,7 +109,7 @@ def load_holdings(config: Config, clients: Iterable[int] | None = None) -> Holdi
     Raises:
         ParityflError: the data are missing, or the configuration does not fit them.
     """
-    data = dataset.get(config.data.name)().load(config.data.root)
+    data = load_dataset(config.data.name, config.data.root)
     train, held = _split(data.train_labels, config)  # first of all: it refuses more clients than there are examples
     hosted = frozenset(range(config.population.clients) if clients is None else clients)
     return Holdings(

@@ -205,12 +205,14 @@ def build_model(name: str, shape: Shape, num_classes: int) -> nn.Module:
 
     Raises:
         ConfigError: no such network, it does not fit the images, or it has buffers.
+        PartError: it is one of another package, and failed.
     """
     entry = model.get(name)
     if min(shape[1:]) < 4:
         raise ConfigError(f"model.name = {name!r}: images of {shape[1]} x {shape[2]} are too small; 4 x 4 is the least")
-    module = entry(shape, num_classes)
-    buffers = [buffer for buffer, _ in module.named_buffers()]
+    with model.blaming(entry):
+        module = entry(shape, num_classes)
+        buffers = [buffer for buffer, _ in module.named_buffers()]
     if buffers:
         raise ConfigError(
             f"model.name = {name!r} has the buffer {buffers[0]!r}, which averaging would leave behind: "

@@ -1,6 +1,7 @@
 """A workbench: the data, the model and the tools of one process, to train and evaluate any client that it hosts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from math import nan
 from threading import Lock
@@ -14,6 +15,8 @@ from parityfl.allocator import keep_freed_memory
 from parityfl.config import Config
 from parityfl.core.aggregation import aggregator
 from parityfl.core.arrays import Layout
+from parityfl.core.blame import is_in
+from parityfl.core.objectives import objective
 from parityfl.core.seeding import generator, integer
 from parityfl.core.types import MAX_LOSS, BoolArray, FloatArray, IntArray, Update, Vector
 from parityfl.training.device import choose_device, is_slow_in_bf16, make_deterministic, torch_seeded, use_one_thread
@@ -112,6 +115,21 @@ class Workbench:
         if self.config.engine.pre_aggregate is not None:
             used.append(aggregator.get(self.config.aggregator.name))
         return tuple(part.__module__ for part in used)
+
+    @contextmanager
+    def blaming(self) -> Iterator[None]:
+        """Blame the model or the objective for what goes wrong in its code, where it is one of another package.
+
+        Raises:
+            PartError: (from the context) it raised.
+        """
+        net, goal = model.get(self.config.model.name), type(self._objective)
+        package = goal.__module__.partition(".")[0]  # its training may be a function in another module
+        with (
+            objective.blaming(goal, spared=lambda error: not is_in(error, package)),
+            model.blaming(net, spared=lambda error: not is_in(error, net.__module__)),
+        ):
+            yield
 
     def describe(self) -> str:
         """Return how it computes, for the user."""

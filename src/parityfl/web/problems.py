@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from parityfl.core.errors import FolderError, ParityflError, PayloadError, UnfinishedError
+from parityfl.core.errors import FolderError, ParityflError, PartError, PayloadError, UnfinishedError
 from parityfl.wire.schemas import Problem
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,13 @@ class TooLargeError(PayloadError):
     """A body has more bytes than are taken."""
 
 
-_STATUS: Mapping[type[ParityflError], int] = {TooLargeError: 413, FolderError: 500, UnfinishedError: 507}
-"""How errors are answered; others with 422. What is wrong with a folder here is no fault of who asks."""
+_STATUS: Mapping[type[ParityflError], int] = {
+    TooLargeError: 413,
+    FolderError: 500,
+    PartError: 500,
+    UnfinishedError: 507,
+}
+"""How errors are answered, the first that fits; others with 422. What is wrong here is no fault of who asks."""
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> JSONResponse:

@@ -205,14 +205,16 @@ def perform(job: Job[R], bench: Workbench, board: Board) -> R:
 
     Raises:
         MemoryError: there is not enough memory, however torch says so.
+        PartError: the model or the objective is one of another package and raised.
     """
-    try:
-        return job.run(bench, board)
-    except (MemoryError, RuntimeError) as error:
-        if not _is_short_of_memory(error):
-            raise
-        clear_frames(error.__traceback__)  # it holds what the job had, and who does the job next needs the memory
-        raise MemoryError(first_line(error)) from None
+    with bench.blaming():
+        try:
+            return job.run(bench, board)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_short_of_memory(error):
+                raise
+            clear_frames(error.__traceback__)  # it holds what the job had, and who does the job next needs the memory
+            raise MemoryError(first_line(error)) from None
 
 
 def _is_short_of_memory(error: Exception) -> bool:

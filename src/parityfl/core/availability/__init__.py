@@ -1,6 +1,7 @@
 """Availability models, one file each."""
 
 from parityfl.core.availability.always import Always
+from parityfl.core.availability.answer import bind
 from parityfl.core.availability.base import AvailabilityModel, availability
 from parityfl.core.availability.bernoulli import Bernoulli
 from parityfl.core.availability.check import SelfCheck, describe_check, self_check
@@ -27,6 +28,7 @@ __all__ = [
     "SizeCorrelated",
     "Trace",
     "availability",
+    "bind",
     "describe_check",
     "self_check",
 ]

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from parityfl.core.availability.answer import bind
 from parityfl.core.availability.base import AvailabilityModel, availability
 from parityfl.core.errors import ConfigError
 from parityfl.core.seeding import generator, integer
@@ -58,7 +59,7 @@ class Mixture(AvailabilityModel):
     def _bind(self, index: int, world: World) -> AvailabilityProcess:
         own_seed = integer(world.seed, "availability component", index)
         try:
-            return self._model(index).bind(replace(world, seed=own_seed))
+            return bind(self._model(index), replace(world, seed=own_seed))
         except (ConfigError, TypeError, ValueError) as error:
             raise ConfigError(f"availability.components[{index}]: {error}") from None
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from parityfl.core.errors import DataError
+from parityfl.core.errors import DataError, PartError
 from parityfl.core.registry import Registry
 from parityfl.core.types import IntArray
 
@@ -85,3 +85,23 @@ class DatasetSource(ABC):
 
 
 dataset: Registry[DatasetSource] = Registry("dataset", "parityfl.datasets")
+
+
+def load_dataset(name: str, root: str | None) -> Dataset:
+    """Return the data set of that name.
+
+    Args:
+        name: as it is registered.
+        root: the folder of `[data] root`.
+
+    Raises:
+        ConfigError: no such name.
+        DataError: the files are missing or malformed.
+        PartError: it is one of another package, and failed.
+    """
+    entry = dataset.get(name)
+    with dataset.blaming(entry):
+        data = entry().load(root)
+    if not isinstance(data, Dataset):
+        raise PartError(f"{dataset.label(entry)}: load() returned a {type(data).__name__}, not a Dataset")
+    return data
