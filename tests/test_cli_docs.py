@@ -55,7 +55,7 @@ def test_examples_run(line, tmp_path, monkeypatch, capsys):
 
 
 def test_every_option_of_a_run_but_how_it_is_run_sets_a_configuration_key():
-    others = {"config_file", "assignments", "out", "resume", "leash", "help"}
+    others = {"config_file", "assignments", "out", "resume", "log_level", "leash", "help"}
     assert {parameter.name for parameter in COMMANDS["run"].params} - others == set(SETS)
 
 

@@ -574,3 +574,34 @@ def test_a_coordinators_file_keeps_its_engine_keys(tmp_path):
 
 def test_a_method_that_says_nothing_is_named_by_the_defaults():
     assert parts({}) == parts(resolve([], {}).document())
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (TypeError("no such sum"), "TypeError: no such sum"),
+        (KeyError("x"), "KeyError: 'x'"),
+        (RuntimeError(), "RuntimeError"),
+    ],
+)
+def test_whatever_a_part_raises_of_its_keys_is_one_line(restored, error, told):
+    restored(selector)
+
+    @selector("picky")
+    @dataclass(frozen=True)
+    class Picky(Selector):
+        """A selector."""
+
+        sharpness: float = 1.0
+
+        def __post_init__(self):
+            if self.sharpness > 1:
+                raise error
+
+        def select(self, state, view, rng):
+            raise NotImplementedError
+
+    where = r"\(tests/test_config\.py:\d+\)"
+    line = rf"^selector 'picky' does not take its keys: {told} {where}; give other values, or repair it$"
+    with pytest.raises(ConfigError, match=line):
+        Config(selector={"name": "picky", "sharpness": 2})

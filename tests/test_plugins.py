@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parityfl import Aggregator, AvailabilityModel, Selection, Selector, Step
+from parityfl import Aggregator, AvailabilityModel, Config, Selection, Selector, Step
 from parityfl.core.objectives import Objective
 from parityfl.training.datasets import Dataset, DatasetSource
 
@@ -40,6 +40,18 @@ class Firsts(Selector):
         probability = np.zeros(view.world.num_clients)
         probability[chosen] = 1.0
         return Selection(chosen, probability)
+
+
+@dataclass(frozen=True)
+class Faulty(Firsts):
+    """Fail in a round."""
+
+    round: int = 3
+
+    def select(self, state, view, rng):
+        if view.round == self.round:
+            raise LookupError("my own bug")
+        return super().select(state, view, rng)
 
 
 @dataclass(frozen=True)
@@ -104,15 +116,42 @@ METHODS = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding
 OBJECTIVE = dict(re.findall(r"```python no-run\n# (\w+\.py)\n(.*?)```", METHODS, flags=re.DOTALL))
 """The two modules of the objective of one's own in the documentation."""
 
+ONE_MODULE = '''
+"""An objective, and with it torch and the configuration."""
+
+from dataclasses import dataclass
+
+from parityfl.core.objectives import Objective
+from parityfl.training.local import Learned, descend, minimise
+
+
+@dataclass(frozen=True)
+class Shrunk(Objective):
+    """The client's own loss, of weights that are pulled to 0."""
+
+    source = "tiny-parts"
+    strength: float = 0.1
+
+
+@minimise.register
+def _shrunk(objective: Shrunk, net, task):
+    def pull(weights, gradient):
+        gradient.add_(weights, alpha=objective.strength)
+
+    return Learned(*descend(net, task, task.weights, pull))
+'''
+
 ENTRY_POINTS = """
 [parityfl.selectors]
 firsts = tiny_parts:Firsts
 broken = tiny_parts:Missing
+faulty = tiny_parts:Faulty
 
 [parityfl.aggregators]
 halved = tiny_parts:Halved
 
 [parityfl.objectives]
+shrunk = tiny_objective:Shrunk
 shortened = my_objectives:Shortened
 untrained = tiny_parts:Untrained
 
@@ -149,6 +188,7 @@ def write_wheel(folder: Path) -> Path:
     files = {
         "tiny_parts.py": MODULE,
         **OBJECTIVE,
+        "tiny_objective.py": ONE_MODULE,
         f"{info}/METADATA": "Metadata-Version: 2.1\nName: tiny-parts\nVersion: 0.3\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/entry_points.txt": ENTRY_POINTS,
@@ -184,6 +224,7 @@ def parityfl(environment, *arguments):
         ("objectives", "untrained"),
         ("availability", "alternating"),
         ("datasets", "stripes"),
+        ("objectives", "shrunk"),
     ],
 )
 def test_what_is_installed_is_listed_with_its_source(environment, kind, name):
@@ -224,6 +265,7 @@ def test_what_is_installed_is_used_by_name(environment, tmp_path):
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "done"
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["selector"] == {"name": "firsts", "reverse": True}
+    assert config["versions"]["tiny-parts"] == "0.3"
     with (tmp_path / "run" / "clients.csv").open() as handle:
         took = [(row["round"], row["client_id"]) for row in csv.DictReader(handle) if row["participated"] == "1"]
     assert took == [(str(t), f"h{k}") for t in range(1, 5) for k in ((2, 4) if t % 2 else (3, 5))]
@@ -240,6 +282,67 @@ def test_a_broken_part_of_a_package_is_one_clear_line(environment, tmp_path):
     done = parityfl(environment, "run", "--selector", "broken", "--out", tmp_path / "run")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "selector 'broken' of package tiny-parts 0.3 cannot be used" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("first", "parts"),
+    [
+        ("from parityfl import Config", "objective={'name': 'shrunk'}"),
+        ("import tiny_parts; from tiny_parts import Config", "selector={'name': 'firsts'}"),
+        ("import parityfl.testing; from parityfl import Config", "selector={'name': 'firsts'}"),
+        ("import tiny_objective; from parityfl import Config", "objective={'name': 'shrunk'}"),
+    ],
+)
+def test_a_part_may_need_the_configuration_whatever_is_imported_first(environment, first, parts):
+    code = f"{first}; print(Config({parts}).document())"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "'firsts', 'reverse': False" in done.stdout or "'shrunk', 'strength': 0.1" in done.stdout
+
+
+def test_packages_are_imported_for_their_own_names_only(environment):
+    code = "import sys; from parityfl import Config; Config(); print([name for name in sys.modules if 'tiny' in name])"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+def test_an_installed_objective_trains(environment, tmp_path):
+    small = ["--clients", "4", "--per-round", "2", "--rounds", "2", "--set", "objective.name=shrunk"]
+    done = parityfl(environment, "run", *small, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["objective"] == {
+        "name": "shrunk",
+        "strength": 0.1,
+    }
+
+
+FAULTY = ["--selector", "faulty", "--clients", "4", "--per-round", "2", "--rounds", "4"]
+
+
+@pytest.mark.parametrize("engine", ["local", "http"])
+def test_a_part_that_raises_is_named_in_one_line_and_the_run_can_go_on(environment, tmp_path, engine):
+    done = parityfl(environment, "run", *FAULTY, "--engine", engine, "--out", tmp_path / "run")
+    assert done.returncode == 3
+    named = "parityfl: selector 'faulty', round 3: LookupError: my own bug (site/tiny_parts.py:"
+    told = [line for line in done.stderr.splitlines() if line.startswith(named)]
+    assert [line.endswith("); repair it; go on with --resume") for line in told] == [True]
+    assert "Traceback" not in done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["status"], summary["rounds_completed"]) == ("interrupted", 2)
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_the_traceback_of_a_part_is_shown_to_who_asks(environment, tmp_path):
+    done = parityfl(environment, "run", *FAULTY, "--out", tmp_path / "run", "--log-level", "debug")
+    assert done.returncode == 3
+    assert 'raise LookupError("my own bug")' in done.stderr
+    assert "no running event loop" not in done.stderr
+
+
+def test_a_schedule_whose_selector_raises_is_one_line(environment, tmp_path):
+    done = parityfl(environment, "schedule", "--selector", "faulty", "--rounds", "5", "--out", tmp_path / "schedule")
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
+    assert "selector 'faulty', round 3: LookupError: my own bug" in done.stderr
 
 
 SCRIPT = """

@@ -97,7 +97,7 @@ def resumable(advice: str = "go on with --resume") -> Iterator[None]:
     try:
         yield
     except PartError as error:
-        raise PartError(f"{error}; repair it and {advice}") from error
+        raise PartError(f"{error}; repair it; {advice}") from error
     except KeyboardInterrupt:
         tell(f"interrupted; {advice}")
         raise typer.Exit(INTERRUPTED) from None

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from parityfl.core.availability import AvailabilityModel, availability
+from parityfl.core.availability import AvailabilityModel, availability, bind
 from parityfl.core.availability.coins import CoinProcess, constant, fresh_coins
+from parityfl.core.errors import PartError
 from parityfl.core.types import AvailabilityProcess
 from parityfl.testing.availability import check_availability, example_world
 
@@ -161,3 +163,57 @@ def test_the_check_notices(fault, message):
 @pytest.mark.parametrize("fault", ["none", "does not know"])
 def test_the_check_accepts(fault):
     check_availability(Broken(fault), replace(example_world(), per_round=3))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("integers", r"at 600 s: available\(\) is int64, not bool"),
+        ("list", r"at 600 s: available\(\) is a list, not an array"),
+        ("short", r"at 600 s: available\(\) has shape \(5,\), not \(6,\)"),
+        ("above one", r"at 600 s: probability\(\) has \[1.5 1.5 1.5 1.5 1.5 1.5\], outside \[0, 1\]"),
+        ("one for all", r"at 600 s: probability\(\) has shape \(1,\), not \(6,\)"),
+        ("scalar", r"at 600 s: probability\(\) is a float, not an array"),
+        ("unbound", r"bind\(\): bind\(\) returned a NoneType, which has no method available\(\)"),
+    ],
+)
+def test_a_model_that_answers_wrongly_is_named_where_it_is_used(fault, message):
+    line = f"^availability 'Broken', {message}; parityfl.testing.check_availability tells more$"
+    with pytest.raises(PartError, match=line):
+        asked(Broken(fault))
+
+
+def asked(model):
+    """Return a model's answers at the time of the second round."""
+    process = bind(model, example_world())
+    return process.available(600.0), process.probability(600.0)
+
+
+def test_what_a_model_raises_is_named():
+    class Raises(Broken):
+        def bind(self, world):
+            raise KeyError("pi")
+
+    with pytest.raises(PartError, match=r"^availability 'Raises', bind\(\): KeyError: 'pi' \(core/test_av"):
+        bind(Raises(""), example_world())
+
+
+def test_a_component_of_a_mixture_is_checked_too(restored):
+    restored(availability)
+
+    @availability("falls-short")
+    @dataclass(frozen=True)
+    class FallsShort(Broken):
+        """One answer is missing."""
+
+        source: ClassVar[str] = "here"
+        fault: str = "short"
+
+    mixture = availability.get("mixture")([{"name": "falls-short", "share": 1.0}])
+    with pytest.raises(PartError, match=r"^availability 'falls-short', at 0 s: available\(\) has shape"):
+        bind(mixture, example_world()).available(0.0)
+
+
+def test_a_model_that_ships_answers_itself():
+    model = availability.get("bernoulli")(pi=0.5)
+    assert type(bind(model, example_world())) is type(model.bind(example_world()))

@@ -11,7 +11,7 @@ import pytest
 
 from parityfl.config import Config
 from parityfl.engine.folder import RunFolder
-from parityfl.experiments.blocking import run_until_stopped
+from parityfl.experiments.blocking import block, run_until_stopped
 from parityfl.experiments.run import execute
 
 ROUNDS = 100_000
@@ -66,3 +66,12 @@ def test_a_program_keeps_its_own_handling_of_sigterm() -> None:
         assert signal.getsignal(signal.SIGTERM) is ours
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_an_error_of_the_work_comes_alone() -> None:
+    async def work() -> None:
+        raise LookupError("its own")
+
+    with pytest.raises(LookupError) as caught:
+        block(work)
+    assert caught.value.__context__ is None
