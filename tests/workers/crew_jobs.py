@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from parityfl.core.errors import PartError
 from parityfl.workers.jobs import TrainJob
 
 
@@ -66,6 +67,17 @@ class Fail:
 
     def run(self, bench: Any, board: Any) -> None:
         raise ValueError("a job that fails")
+
+
+@dataclass(frozen=True)
+class Blame:
+    """Fails as a part of one's own."""
+
+    repeatable: ClassVar[bool] = False
+    cost: ClassVar[int] = 1
+
+    def run(self, bench: Any, board: Any) -> None:
+        raise PartError("model 'mine': ValueError: a bug")
 
 
 class OddError(Exception):

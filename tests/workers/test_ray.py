@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import workbenches
-from crew_jobs import Die, DieOnce, Echo, Sleep
+from crew_jobs import Blame, Die, DieOnce, Echo, Sleep
 
 from parityfl.config import Config
-from parityfl.core.errors import ConfigError, FleetError
+from parityfl.core.errors import ConfigError, FleetError, PartError
 from parityfl.engine.fleet import ClosedRound
 from parityfl.experiments.ray_cells import launch_task
 from parityfl.experiments.run import execute
@@ -204,6 +204,12 @@ def test_jobs_that_the_only_actor_was_lost_with_are_given_to_nobody_else(cluster
     assert all(isinstance(result, Lost) for result in lost)
     assert echoed == [(9, os.getpid())]
     assert "no worker process is left, going on in this process" in said[1]
+
+
+def test_what_a_part_fails_with_in_an_actor_is_one_line(cluster: Any) -> None:
+    with pytest.raises(PartError) as caught:
+        with_actors(lambda crew: crew.gather([Blame()]), workers=1)
+    assert str(caught.value) == "model 'mine': ValueError: a bug"
 
 
 def test_without_room_for_an_actor_this_process_goes_on(cluster: Any) -> None:

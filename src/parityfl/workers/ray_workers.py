@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from parityfl.config import Config
-from parityfl.core.errors import ConfigError, first_line
+from parityfl.core.errors import ConfigError, ParityflError, first_line
 from parityfl.core.types import Vector
 from parityfl.engine.fleet import Say
 from parityfl.workers.crew import CHANCES, PATIENCE, Crew, ThisProcess, WorkerLostError
@@ -190,6 +190,8 @@ class RayWorker:
             raise self._overdue(ready) from None
         except (*self._deaths, _NoPlaceError) as error:
             raise self._loss(ready, job, error) from None
+        except ParityflError as error:  # Ray's own class of it, whose text is a traceback
+            raise getattr(error, "cause", error) from error
         self._losses = 0
         return result
 
