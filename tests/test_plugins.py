@@ -116,31 +116,6 @@ METHODS = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding
 OBJECTIVE = dict(re.findall(r"```python no-run\n# (\w+\.py)\n(.*?)```", METHODS, flags=re.DOTALL))
 """The two modules of the objective of one's own in the documentation."""
 
-ONE_MODULE = '''
-"""An objective, and with it torch and the configuration."""
-
-from dataclasses import dataclass
-
-from parityfl.core.objectives import Objective
-from parityfl.training.local import Learned, descend, minimise
-
-
-@dataclass(frozen=True)
-class Shrunk(Objective):
-    """The client's own loss, of weights that are pulled to 0."""
-
-    source = "tiny-parts"
-    strength: float = 0.1
-
-
-@minimise.register
-def _shrunk(objective: Shrunk, net, task):
-    def pull(weights, gradient):
-        gradient.add_(weights, alpha=objective.strength)
-
-    return Learned(*descend(net, task, task.weights, pull))
-'''
-
 ENTRY_POINTS = """
 [parityfl.selectors]
 firsts = tiny_parts:Firsts
@@ -151,7 +126,6 @@ faulty = tiny_parts:Faulty
 halved = tiny_parts:Halved
 
 [parityfl.objectives]
-shrunk = tiny_objective:Shrunk
 shortened = my_objectives:Shortened
 untrained = tiny_parts:Untrained
 
@@ -188,7 +162,6 @@ def write_wheel(folder: Path) -> Path:
     files = {
         "tiny_parts.py": MODULE,
         **OBJECTIVE,
-        "tiny_objective.py": ONE_MODULE,
         f"{info}/METADATA": "Metadata-Version: 2.1\nName: tiny-parts\nVersion: 0.3\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/entry_points.txt": ENTRY_POINTS,
@@ -224,7 +197,6 @@ def parityfl(environment, *arguments):
         ("objectives", "untrained"),
         ("availability", "alternating"),
         ("datasets", "stripes"),
-        ("objectives", "shrunk"),
     ],
 )
 def test_what_is_installed_is_listed_with_its_source(environment, kind, name):
@@ -287,33 +259,23 @@ def test_a_broken_part_of_a_package_is_one_clear_line(environment, tmp_path):
 @pytest.mark.parametrize(
     ("first", "parts"),
     [
-        ("from parityfl import Config", "objective={'name': 'shrunk'}"),
+        ("from parityfl import Config", "objective={'name': 'shortened'}"),
         ("import tiny_parts; from tiny_parts import Config", "selector={'name': 'firsts'}"),
         ("import parityfl.testing; from parityfl import Config", "selector={'name': 'firsts'}"),
-        ("import tiny_objective; from parityfl import Config", "objective={'name': 'shrunk'}"),
+        ("import my_training; from parityfl import Config", "objective={'name': 'shortened'}"),
     ],
 )
 def test_a_part_may_need_the_configuration_whatever_is_imported_first(environment, first, parts):
     code = f"{first}; print(Config({parts}).document())"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "'firsts', 'reverse': False" in done.stdout or "'shrunk', 'strength': 0.1" in done.stdout
+    assert "'firsts', 'reverse': False" in done.stdout or "'shortened', 'share': 0.5" in done.stdout
 
 
 def test_packages_are_imported_for_their_own_names_only(environment):
     code = "import sys; from parityfl import Config; Config(); print([name for name in sys.modules if 'tiny' in name])"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
-
-
-def test_an_installed_objective_trains(environment, tmp_path):
-    small = ["--clients", "4", "--per-round", "2", "--rounds", "2", "--set", "objective.name=shrunk"]
-    done = parityfl(environment, "run", *small, "--out", tmp_path / "run")
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["objective"] == {
-        "name": "shrunk",
-        "strength": 0.1,
-    }
 
 
 FAULTY = ["--selector", "faulty", "--clients", "4", "--per-round", "2", "--rounds", "4"]

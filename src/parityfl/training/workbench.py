@@ -124,9 +124,9 @@ class Workbench:
             PartError: (from the context) it raised.
         """
         net, goal = model.get(self.config.model.name), type(self._objective)
-        package = goal.__module__.partition(".")[0]  # its training may be a function in another module
+        places = (goal.__module__, goal.training or goal.__module__)
         with (
-            objective.blaming(goal, spared=lambda error: not is_in(error, package)),
+            objective.blaming(goal, spared=lambda error: not any(is_in(error, place) for place in places)),
             model.blaming(net, spared=lambda error: not is_in(error, net.__module__)),
         ):
             yield
