@@ -68,9 +68,7 @@ async def run_rounds(
             _require_going_on(spec, state, stop)
             state = await run.round(state)
     except BaseException as error:
-        with suppress(
-            OSError, MemoryError, PartError
-        ):  # what is wrong may be wrong here, too; the error itself says so
+        with suppress(OSError, MemoryError, PartError):  # what is wrong may be so here, too: the error itself says it
             run.keeper.leave("failed" if isinstance(error, _IdleError) else "interrupted")
         raise
     run.keeper.finish(state)
