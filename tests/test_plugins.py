@@ -287,7 +287,7 @@ def test_a_part_that_raises_is_named_in_one_line_and_the_run_can_go_on(environme
     assert done.returncode == 3
     named = "parityfl: selector 'faulty', round 3: LookupError: my own bug (site/tiny_parts.py:"
     told = [line for line in done.stderr.splitlines() if line.startswith(named)]
-    assert [line.endswith("); repair it; go on with --resume") for line in told] == [True]
+    assert [line.endswith(f"); repair it; go on with --resume --out {tmp_path / 'run'}") for line in told] == [True]
     assert "Traceback" not in done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["status"], summary["rounds_completed"]) == ("interrupted", 2)

@@ -99,7 +99,7 @@ def run(  # noqa: PLR0917
 
     folder = _folder(config, out, resume)
     _prepare_process(log_level, leash)
-    with _reported(folder), resumable():
+    with _reported(folder), resumable(f"go on with --resume --out {folder}"):
         execute(config, folder, resume=resume, watch=lambda: _progress(config), say=tell)
     typer.echo(folder)
 
@@ -182,7 +182,7 @@ def coordinator(  # noqa: PLR0917
         trust=trust,
         announce=lambda: typer.echo(f"coordinator on {address}", err=True),
     )
-    with nullcontext() if fd is not None else _reported(folder), resumable():
+    with nullcontext() if fd is not None else _reported(folder), resumable(f"go on with --resume --out {folder}"):
         server.run(
             coordinate(config, folder, listening, service, resume=resume, watch=lambda: _progress(config), say=tell)
         )

@@ -11,9 +11,7 @@ from parityfl.core import fairness
 from parityfl.core.ledger import OUTCOME_CODES, Ledger, RoundRecord
 from parityfl.core.sealing import sealed
 from parityfl.core.seeding import generator
-from parityfl.core.selection import Selector
-from parityfl.core.selection import selector as selectors
-from parityfl.core.selection.answer import selection_fault
+from parityfl.core.selection import Selector, asking
 from parityfl.core.types import BoolArray, FloatArray, Outcome, Selection, State, Update, View, World
 
 Functional = Literal["loss_gain", "accuracy_gain", "local_gain"]
@@ -90,11 +88,7 @@ def plan_round(
     if count == 0:
         return Plan(round_number, time_s, registered, available, nobody)
     view = View(round_number, time_s, clients, count, sealed(ledger), world)
-    where = f"round {round_number}"
-    with selectors.blaming(selector, where):
-        chosen = selector.select(state, view, generator(world.seed, "selection", round_number))
-        fault = selection_fault(chosen, view, may_idle=selector.may_idle)
-    selectors.require(selector, where, fault)
+    chosen = asking.selection(selector, state, view, generator(world.seed, "selection", round_number))
     return Plan(round_number, time_s, registered, available, chosen)
 
 

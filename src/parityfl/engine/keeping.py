@@ -9,11 +9,10 @@ from time import monotonic
 import numpy as np
 
 from parityfl.array_files import Arrays
-from parityfl.core.answers import notes_fault
 from parityfl.core.arrays import model_hash
 from parityfl.core.errors import UnfinishedError
 from parityfl.core.fairness import jsonable
-from parityfl.core.selection import selector
+from parityfl.core.selection.asking import noted
 from parityfl.core.types import IntArray
 from parityfl.engine.folder import TABLES, RunFolder, disk_errors
 from parityfl.engine.journal import Checkpoint, Journal
@@ -122,7 +121,10 @@ class RunKeeper:
 
     def _conclude(self, state: RunState, status: str) -> None:
         spec, digest = self._spec, model_hash(state.weights)
-        notes = self._notes(state)  # before anything is written: a part of another package may fail
+        notes = {
+            **noted(spec.selector, state.selector),
+            **state.notes,
+        }  # before anything is written: a part of another package may fail
         self._folder.write_shortfall(shortfall_lines(state.ledger, spec.device_ids))
         self._folder.write_model(state.weights, spec.layout, {"model_hash": digest, "round": str(state.ledger.rounds)})
         seen = state.ledger.available > 0
@@ -144,11 +146,3 @@ class RunKeeper:
                 "notes": jsonable({name: float(value) for name, value in notes.items()}),
             }
         )
-
-    def _notes(self, state: RunState) -> dict[str, float]:
-        """Return the figures of selector and aggregator."""
-        rule = self._spec.selector
-        with selector.blaming(rule, "notes()"):
-            notes = rule.notes(state.selector)
-        selector.require(rule, "notes()", notes_fault(notes))
-        return {**notes, **state.notes}

@@ -14,16 +14,15 @@ import numpy as np
 import psutil
 
 from parityfl.core.aggregation import aggregator
-from parityfl.core.aggregation.answer import start_fault, step_fault
-from parityfl.core.answers import state_fault
+from parityfl.core.aggregation import asking as aggregating
 from parityfl.core.arrays import all_finite
 from parityfl.core.blame import ships
 from parityfl.core.errors import PartError, UnfinishedError
 from parityfl.core.ledger import Ledger, RoundRecord, account
 from parityfl.core.rounds import Plan, close_round, fairness_figures, plan_round
 from parityfl.core.sealing import read_only, sealed
-from parityfl.core.selection import selector
-from parityfl.core.types import BoolArray, FloatArray, RoundContext, State, Step, Vector, World
+from parityfl.core.selection import asking as selecting
+from parityfl.core.types import BoolArray, FloatArray, RoundContext, Step, Vector, World
 from parityfl.engine.fleet import (
     ClientEvaluation,
     ClosedRound,
@@ -124,23 +123,11 @@ class _Run:
             ledger=Ledger.empty(spec.world.num_clients),
             weights=weights,
             average=weights.copy(),
-            selector=self._first_selector(),
-            aggregator=self._first_aggregator(),
+            selector=selecting.first_state(spec.selector, spec.world),
+            aggregator=aggregating.first_state(spec.aggregator, spec.world, spec.layout.size),
             optimizer=spec.optimizer.init(spec.layout.size),
             control=np.zeros_like(weights) if spec.uses_control else None,
         )
-
-    def _first_selector(self) -> State:
-        with selector.blaming(self.spec.selector, "init()"):
-            state = self.spec.selector.init(self.spec.world)
-        selector.require(self.spec.selector, "init()", state_fault(state))
-        return state
-
-    def _first_aggregator(self) -> State:
-        with aggregator.blaming(self.spec.aggregator, "init()"):
-            state = self.spec.aggregator.init(self.spec.world, self.spec.layout.size)
-        aggregator.require(self.spec.aggregator, "init()", state_fault(state))
-        return state
 
     async def _fresh(self) -> RunState:
         state = self._initial()
@@ -230,7 +217,7 @@ class _Run:
             ledger=ledger,
             weights=learned.weights,
             average=learned.average,
-            selector=self._observe(state.selector, steering, world),
+            selector=selecting.next_state(spec.selector, state.selector, steering, world),
             aggregator=learned.step.state,
             optimizer=learned.optimizer,
             control=learned.control,
@@ -240,20 +227,12 @@ class _Run:
             notes=learned.step.notes or state.notes,
         )
 
-    def _observe(self, state: State, record: RoundRecord, world: World) -> State:
-        """Return the selector's state after a round."""
-        rule, where = self.spec.selector, f"round {record.round}"
-        with selector.blaming(rule, where):
-            after = rule.observe(state, sealed(record), world)
-        selector.require(rule, where, state_fault(after))
-        return after
-
     def _task(self, plan: Plan, state: RunState) -> TrainTask:
         """Return what the clients are asked, with all vectors as they arrive there."""
         weights, shown = self.spec.carry(state.weights), read_only(state.weights)
 
         def start(client: int) -> Vector:
-            model = self._start(plan.round, state.aggregator, client, shown)
+            model = aggregating.starting_model(self.spec.aggregator, state.aggregator, client, shown, plan.round)
             return weights if model is shown else self.spec.carry(model)
 
         return TrainTask(
@@ -275,18 +254,11 @@ class _Run:
         Raises:
             PartError: what the rule gives a client is no model.
         """
-        sent, shown = plan.selected, read_only(state.weights)
+        rule, sent, shown = self.spec.aggregator, plan.selected, read_only(state.weights)
         for client in plan.selection.clients.tolist():
-            model = self._start(plan.round, state.aggregator, client, shown)
+            model = aggregating.starting_model(rule, state.aggregator, client, shown, plan.round)
             sent[client] = model is shown
-            if model is not shown:
-                aggregator.require(self.spec.aggregator, f"round {plan.round}", start_fault(model, shown))
         return sent
-
-    def _start(self, number: int, state: State, client: int, weights: Vector) -> Vector:
-        """Return what the rule says that a client trains from."""
-        with aggregator.blaming(self.spec.aggregator, f"round {number}"):
-            return self.spec.aggregator.start(state, client, weights)
 
     def _context(self, plan: Plan, state: RunState, world: World) -> RoundContext:
         """Return what the aggregation rule may know beside the updates."""
@@ -306,13 +278,10 @@ class _Run:
 
     def _fold(self, state: RunState, context: RoundContext, intake: Intake) -> Step:
         """Run the aggregation rule over the updates as they arrive; called in a thread of its own."""
-        rule, updates, where = self.spec.aggregator, iter(intake), f"round {context.round}"
-        with aggregator.blaming(rule, where, spared=lambda error: error is intake.failure):
-            step = rule.aggregate(state.aggregator, context, updates)
-        for _ in updates:  # a rule that does not read to the end must not leave replies behind
-            pass
-        aggregator.require(rule, where, step_fault(step, context))
-        return step
+        rule = self.spec.aggregator
+        return aggregating.folded(
+            rule, state.aggregator, context, iter(intake), spared=lambda error: error is intake.failure
+        )
 
     def _advance(self, state: RunState, step: Step, number: int) -> tuple[Vector, Mapping[str, Any]]:
         if step.direction is None:
@@ -325,10 +294,8 @@ class _Run:
 
     def _diverged(self, direction: Vector, number: int) -> UnfinishedError:
         """Return why the run ends before a model that is not finite."""
-        begin, rule = (
-            f"round {number}: the model would no longer be finite, so the run ends before it",
-            self.spec.aggregator,
-        )
+        rule = self.spec.aggregator
+        begin = f"round {number}: the model would no longer be finite, so the run ends before it"
         lower = f"training.lr = {self.spec.local_lr:g}"
         if all_finite(direction):
             return UnfinishedError(f"{begin}: lower aggregator.server_lr = {rule.server_lr:g} or {lower}")

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from parityfl.config import Config
-from parityfl.core.aggregation import aggregator
+from parityfl.core.aggregation import asking as aggregating
 from parityfl.core.arrays import Layout
 from parityfl.core.availability import bind, describe_check, self_check
 from parityfl.core.conditions import drop_rates
 from parityfl.core.sealing import sealed
-from parityfl.core.selection import selector
+from parityfl.core.selection import asking as selecting
 from parityfl.core.types import IntArray, Vector, World
 from parityfl.engine.fleet import Say
 from parityfl.engine.lockstep import Conditions
@@ -84,9 +84,7 @@ def require_selector(config: Config, world: World) -> None:
         ConfigError: it cannot begin.
         PartError: it is one of another package and fails.
     """
-    rule = config.selector.build()
-    with selector.blaming(rule, "init()"):
-        rule.init(world)
+    selecting.first_state(config.selector.build(), world)
 
 
 def require_aggregator(config: Config, world: World, size: int) -> None:
@@ -96,9 +94,7 @@ def require_aggregator(config: Config, world: World, size: int) -> None:
         ConfigError: it cannot begin, such as without the memory that it needs.
         PartError: it is one of another package and fails.
     """
-    rule = config.aggregator.build()
-    with aggregator.blaming(rule, "init()"):
-        rule.init(world, size)
+    aggregating.first_state(config.aggregator.build(), world, size)
 
 
 def say_availability(config: Config, world: World, say: Say) -> None:

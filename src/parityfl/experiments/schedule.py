@@ -17,8 +17,7 @@ from parityfl.core.fairness import jsonable, parity_figures, ratio
 from parityfl.core.ledger import COMPLETED, OUTCOME_CODES, Ledger, RoundRecord, account
 from parityfl.core.rounds import Plan, plan_round
 from parityfl.core.seeding import generator
-from parityfl.core.selection import Selector
-from parityfl.core.selection import selector as selectors
+from parityfl.core.selection import Selector, asking
 from parityfl.core.types import FloatArray, IntArray, Outcome, World
 from parityfl.engine.folder import is_empty
 from parityfl.engine.stopwatch import Stopwatch
@@ -184,9 +183,7 @@ def play(
     assert world.availability is not None
     assert world.mean_utility is not None
     process, watch = world.availability, Stopwatch()
-    with selectors.blaming(selector, "init()"):
-        state = selector.init(world)
-    ledger = Ledger.empty(world.num_clients)
+    state, ledger = asking.first_state(selector, world), Ledger.empty(world.num_clients)
     everybody, unknown = np.ones(world.num_clients, dtype=bool), np.full(world.num_clients, np.nan)
     inclusion = np.zeros(world.num_clients)
     for _ in range(rounds):
@@ -208,8 +205,7 @@ def play(
         ledger = account(ledger, record)
         inclusion += record.inclusion_probability
         watch.lap("ledger")
-        with selectors.blaming(selector, f"round {record.round}"):
-            state = selector.observe(state, record, world)
+        state = asking.next_state(selector, state, record, world)
         watch.lap("select")
         told()
     return Schedule(
