@@ -121,14 +121,15 @@ class Broken(Selector):
             return clients, probability
         if self.fault == "bare array":
             return clients
-        unseeded = np.random.default_rng()
+        unseeded, first = np.random.default_rng(), view.available[: view.count]
         faults = {
             "own randomness": lambda: (np.sort(unseeded.permutation(view.available)[: view.count]), None),
             "descending": lambda: (clients[::-1], probability),
             "stranger": lambda: (np.arange(view.world.num_clients)[: view.count], None),
             "idle": lambda: (clients[1:], None),
             "too small": lambda: (clients, probability / 2),
-            "greedy": lambda: (view.available[: view.count], probability),
+            "greedy": lambda: (first, probability),
+            "no chance": lambda: (first, np.isin(np.arange(view.world.num_clients), first).astype(float)),
             "short": lambda: (clients, probability[1:]),
             "list": lambda: (clients.tolist(), probability),
             "floats": lambda: (clients.astype(float), probability),
@@ -163,6 +164,7 @@ class Broken(Selector):
         ("idle", "`may_idle` is False"),
         ("too small", "sum to"),
         ("greedy", "are drawn"),
+        ("no chance", "are available with probability 0; `positive` is True"),
         ("short", "shape"),
         ("tuple", "select: tuple is no Selection"),
         ("bare array", "select: ndarray is no Selection"),

@@ -62,8 +62,9 @@ def check_selector(selector: Selector, world: World | None = None) -> None:
 
     Plays rounds with everybody, one client and nobody available, with drop-outs and with rounds in which nothing is
     measured, and checks every answer: a distinct, ascending, available choice of the size asked for; inclusion
-    probabilities that are consistent and are met by the frequencies; the same answer to the same question; nothing
-    changed in place; a state of finite arrays; notes that are numbers. What the selector raises passes as it is.
+    probabilities that are consistent, are met by the frequencies and, for a `positive` rule, are never 0; the same
+    answer to the same question; nothing changed in place; a state of finite arrays; notes that are numbers. What the
+    selector raises passes as it is.
 
     Args:
         selector: the selector, with its hyper-parameters.
@@ -156,6 +157,9 @@ def _checked_select(selector: Selector, state: State, view: View) -> Selection:
     if selector.deterministic and first.probability is not None:
         sure = np.all(np.isin(first.probability, (0, 1)))
         assert sure, f"select: deterministic, but with probabilities {first.probability}"
+    if selector.positive and not selector.deterministic and first.probability is not None:
+        left_out = view.available[first.probability[view.available] == 0]
+        assert len(left_out) == 0, f"select: clients {left_out} are available with probability 0; `positive` is True"
     return first
 
 
