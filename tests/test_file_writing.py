@@ -11,6 +11,16 @@ import pytest
 from parityfl.files import append_line, replace_file, whole_lines
 
 
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that has no room for what is to be durable."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+
+
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     (tmp_path / "state.json.part").write_text("what a killed process had left")
@@ -44,14 +54,10 @@ def test_a_secret_is_never_to_be_read_by_others(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("full_disk")
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     replace_file(path, b"first")
-
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         replace_file(path, b"second", durable=True)
     assert path.read_bytes() == b"first"
@@ -91,11 +97,8 @@ def test_a_file_system_that_syncs_no_folders_is_no_reason_to_stop(
     assert (tmp_path / "state.json").read_bytes() == b"kept"
 
 
-def test_a_disk_that_is_full_is_not_left_fuller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
+@pytest.mark.usefixtures("full_disk")
+def test_a_disk_that_is_full_is_not_left_fuller(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         replace_file(tmp_path / "state.json", b"large", durable=True)
     assert list(tmp_path.iterdir()) == []
@@ -120,14 +123,10 @@ def test_a_line_that_is_not_whole_never_counted(before: bytes, torn: bytes, tmp_
     assert path.read_bytes() == before + b"last\n"
 
 
-def test_a_line_that_cannot_be_written_leaves_those_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("full_disk")
+def test_a_line_that_cannot_be_written_leaves_those_before(tmp_path: Path) -> None:
     path = tmp_path / "roster.jsonl"
     append_line(path, b"one")
-
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         append_line(path, b"two", durable=True)
     assert path.read_bytes() == b"one\n"

@@ -11,6 +11,7 @@ from parityfl.core.blame import blaming
 from parityfl.core.errors import ConfigError, PartError, first_line
 
 T = TypeVar("T")
+A = TypeVar("A")
 
 
 class Registry(Generic[T]):
@@ -90,6 +91,32 @@ class Registry(Generic[T]):
         """
         entry = part if isinstance(part, type) else type(part)
         return blaming(self.label(entry, where), entry, spared)
+
+    def asked(
+        self,
+        part: T,
+        where: str,
+        ask: Callable[[], A],
+        fault: Callable[[A], str],
+        spared: Callable[[Exception], bool] = lambda _: False,
+    ) -> A:
+        """Return what a part answers.
+
+        Args:
+            part: the part.
+            where: where in the run, such as ``round 3``.
+            ask: asks it.
+            fault: says what is wrong with the answer, '' where nothing is.
+            spared: tells what is not the part's fault.
+
+        Raises:
+            PartError: it is one of another package and raised, or its answer is wrong.
+        """
+        with self.blaming(part, where, spared):
+            answer = ask()
+            found = fault(answer)
+        self.require(part, where, found)
+        return answer
 
     def require(self, part: T, where: str, fault: str) -> None:
         """Refuse an answer of a part.

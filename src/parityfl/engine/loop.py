@@ -256,7 +256,7 @@ class _Run:
         """
         rule, sent, shown = self.spec.aggregator, plan.selected, read_only(state.weights)
         for client in plan.selection.clients.tolist():
-            model = aggregating.starting_model(rule, state.aggregator, client, shown, plan.round)
+            model = aggregating.checked_start(rule, state.aggregator, client, shown, plan.round)
             sent[client] = model is shown
         return sent
 

@@ -13,20 +13,25 @@ from parityfl.core.types import RoundContext, State, Step, Update, Vector, World
 
 def first_state(rule: Aggregator, world: World, size: int) -> State:
     """Return the state before the first round, for a model of `size` parameters."""
-    with aggregator.blaming(rule, "init()"):
-        state = rule.init(world, size)
-    aggregator.require(rule, "init()", state_fault(state))
-    return state
+    return aggregator.asked(rule, "init()", lambda: rule.init(world, size), state_fault)
 
 
 def starting_model(rule: Aggregator, state: State, client: int, weights: Vector, number: int) -> Vector:
-    """Return the model that a client trains from in round `number`: `weights` itself, or one of its own."""
-    where = f"round {number}"
-    with aggregator.blaming(rule, where):
-        model = rule.start(state, client, weights)
-    if model is not weights:
-        aggregator.require(rule, where, start_fault(model, weights))
-    return model
+    """Return the model that a client trains from in round `number`: `weights` itself, or one of its own.
+
+    That is not looked at here: `checked_start` has.
+    """
+    with aggregator.blaming(rule, f"round {number}"):
+        return rule.start(state, client, weights)
+
+
+def checked_start(rule: Aggregator, state: State, client: int, weights: Vector, number: int) -> Vector:
+    """Return the same, once all of it is found to be a model."""
+
+    def fault(model: Vector) -> str:
+        return "" if model is weights else start_fault(model, weights)
+
+    return aggregator.asked(rule, f"round {number}", lambda: rule.start(state, client, weights), fault)
 
 
 def folded(
@@ -37,10 +42,11 @@ def folded(
     spared: Callable[[Exception], bool] = lambda _: False,
 ) -> Step:
     """Return what the rule makes of the updates, all of which are read; `spared` tells what is not its fault."""
-    where = f"round {context.round}"
-    with aggregator.blaming(rule, where, spared):
+
+    def fold() -> Step:
         step = rule.aggregate(state, context, updates)
-    for _ in updates:  # a rule that does not read to the end must not leave replies behind
-        pass
-    aggregator.require(rule, where, step_fault(step, context))
-    return step
+        for _ in updates:  # a rule that does not read to the end must not leave replies behind
+            pass
+        return step
+
+    return aggregator.asked(rule, f"round {context.round}", fold, lambda step: step_fault(step, context), spared)

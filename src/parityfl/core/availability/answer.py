@@ -1,7 +1,8 @@
 """What is wrong with an availability model's answers, if anything: a plug-in's mistake must not reach the ledger."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -9,6 +10,8 @@ from parityfl.core.answers import array_fault, shown
 from parityfl.core.availability.base import AvailabilityModel, availability
 from parityfl.core.blame import ships
 from parityfl.core.types import AvailabilityProcess, BoolArray, FloatArray, World
+
+A = TypeVar("A")
 
 
 def availability_fault(answer: Any, num_clients: int) -> str:
@@ -42,9 +45,7 @@ def bind(model: AvailabilityModel, world: World) -> AvailabilityProcess:
     """
     if ships(type(model)):
         return model.bind(world)
-    with availability.blaming(model, "bind()"):
-        process = model.bind(world)
-    availability.require(model, "bind()", process_fault(process))
+    process = availability.asked(model, "bind()", lambda: model.bind(world), process_fault)
     return CheckedProcess(model, process, world.num_clients)
 
 
@@ -68,11 +69,7 @@ class CheckedProcess:
         Raises:
             PartError: the process raised, or its answer is none.
         """
-        where = f"at {time_s:g} s"
-        with availability.blaming(self.model, where):
-            answer = self.process.available(time_s)
-        availability.require(self.model, where, availability_fault(answer, self.num_clients))
-        return answer
+        return self._asked(time_s, self.process.available, availability_fault)
 
     def probability(self, time_s: float) -> FloatArray | None:
         """Return the true P(available) of each client, shape (N,), or None where it is unknown.
@@ -80,8 +77,10 @@ class CheckedProcess:
         Raises:
             PartError: the process raised, or its answer is none.
         """
+        return self._asked(time_s, self.process.probability, probability_fault)
+
+    def _asked(self, time_s: float, ask: Callable[[float], A], fault: Callable[[Any, int], str]) -> A:
         where = f"at {time_s:g} s"
-        with availability.blaming(self.model, where):
-            answer = self.process.probability(time_s)
-        availability.require(self.model, where, probability_fault(answer, self.num_clients))
-        return answer
+        return availability.asked(
+            self.model, where, lambda: ask(time_s), lambda answer: fault(answer, self.num_clients)
+        )

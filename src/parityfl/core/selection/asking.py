@@ -17,34 +17,24 @@ from parityfl.core.types import Selection, State, View, World
 
 def first_state(rule: Selector, world: World) -> State:
     """Return the state before the first round."""
-    with selector.blaming(rule, "init()"):
-        state = rule.init(world)
-    selector.require(rule, "init()", state_fault(state))
-    return state
+    return selector.asked(rule, "init()", lambda: rule.init(world), state_fault)
 
 
 def selection(rule: Selector, state: State, view: View, rng: np.random.Generator) -> Selection:
     """Return whom the rule selects of those in view."""
-    where = f"round {view.round}"
-    with selector.blaming(rule, where):
-        chosen = rule.select(state, view, rng)
-        fault = selection_fault(chosen, view, may_idle=rule.may_idle)
-    selector.require(rule, where, fault)
-    return chosen
+
+    def fault(chosen: Selection) -> str:
+        return selection_fault(chosen, view, may_idle=rule.may_idle)
+
+    return selector.asked(rule, f"round {view.round}", lambda: rule.select(state, view, rng), fault)
 
 
 def next_state(rule: Selector, state: State, record: RoundRecord, world: World) -> State:
     """Return the state after a round."""
-    where = f"round {record.round}"
-    with selector.blaming(rule, where):
-        after = rule.observe(state, sealed(record), world)
-    selector.require(rule, where, state_fault(after))
-    return after
+    shown = sealed(record)
+    return selector.asked(rule, f"round {record.round}", lambda: rule.observe(state, shown, world), state_fault)
 
 
 def noted(rule: Selector, state: State) -> Mapping[str, float]:
     """Return the figures that the rule has for the summary."""
-    with selector.blaming(rule, "notes()"):
-        notes = rule.notes(state)
-    selector.require(rule, "notes()", notes_fault(notes))
-    return notes
+    return selector.asked(rule, "notes()", lambda: rule.notes(state), notes_fault)
