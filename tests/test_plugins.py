@@ -319,6 +319,8 @@ import parityfl
 class LastSeen(parityfl.Selector):
     \"\"\"Take the clients that were selected longest ago.\"\"\"
 
+    has_probability = False
+
     def select(self, state, view, rng):
         waiting = view.ledger.last_selected[view.available]
         chosen = np.sort(view.available[np.lexsort((rng.random(len(waiting)), waiting))[: view.count]])

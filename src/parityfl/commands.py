@@ -133,15 +133,12 @@ def _conclude(folder: Path, results: "Sequence[Result]") -> None:
         UnfinishedError: a run failed.
         FolderError: the report cannot be written.
     """
+    from parityfl.experiments.suite import absent
+
     failed = [result.cell.name for result in results if result.failure]
-    absent = [
-        f"{result.cell.name} is missing: {result.failure}"
-        for result in results
-        if result.failure and not (folder / result.cell.name / "rounds.csv").exists()
-    ]
     try:
         if len(failed) < len(results):
-            show_comparison(folder, absent)
+            show_comparison(folder, absent(results, folder))
     except FolderError as error:
         if not failed:
             raise

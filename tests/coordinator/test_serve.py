@@ -57,7 +57,7 @@ def the_round_loop(config: Config, out: Path, seen: Seen) -> Drive:
     bench = NumpyWorkbench(config, ())
     world = World(config.seed, 4, 4, config.rounds.interval_s, bench.num_samples, bench.label_counts)
     world = replace(world, availability=config.availability.build().bind(world))
-    spec = build_spec(config, document(config), world, LAYOUT, WEIGHTS.copy)
+    spec = build_spec(config, world, LAYOUT, WEIGHTS.copy)
 
     async def drive(fleet: HttpFleet, observer: Observer) -> None:
         folder = RunFolder(out)

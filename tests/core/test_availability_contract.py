@@ -105,7 +105,8 @@ class Broken(AvailabilityModel):
 
 class BrokenProcess:
     def __init__(self, fault, honest):
-        self.fault, self.honest, self.calls, self.kept = fault, honest, 0, honest.available(0.0)
+        self.fault, self.honest, self.calls = fault, honest, 0
+        self.kept, self.told = honest.available(0.0), honest.probability(0.0)
 
     def available(self, time_s):
         self.calls += 1
@@ -124,6 +125,8 @@ class BrokenProcess:
     def probability(self, time_s):
         probability = self.honest.probability(time_s)
         answers = {
+            "counts its calls in the probability": lambda: probability / (1 + self.calls),
+            "shares its probability": lambda: self.told,
             "certain": lambda: np.ones(6),
             "above one": lambda: probability + 1.0,
             "one for all": lambda: probability[:1],
@@ -141,6 +144,8 @@ class BrokenProcess:
     [
         ("counts its calls", "not a pure function of time"),
         ("shares its memory", "not a pure function of time"),
+        ("counts its calls in the probability", "probability, is not a pure function of time"),
+        ("shares its probability", r"outside \[0, 1\]"),
         ("integers", "is int64, not bool"),
         ("list", "is a list, not an array"),
         ("short", "shape"),

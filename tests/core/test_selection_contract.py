@@ -83,7 +83,9 @@ def test_rounds_before_a_client_registers_do_not_count(name, keys):
 def test_when_a_client_registered_is_nothing_to_rules_by_the_clock_of_the_run(name):
     """Two clients took part in round 8, two never: who of each two registered first changes no probability."""
     world, rule = small_world((0.5,) * 4, 2), selector.get(name)()
-    seen = {"train_loss": np.array([1.0, 2.0, np.nan, np.nan]), "last_participated": np.array([8, 8, 0, 0])}
+    last = np.array([8, 8, 0, 0])
+    seen = {"train_loss": np.array([1.0, 2.0, np.nan, np.nan]), "last_participated": last, "last_selected": last}
+    seen["selected"] = np.minimum(last, 1)
     answers = [
         rule.select(
             rule.init(world),
@@ -123,13 +125,14 @@ class Broken(Selector):
             return clients
         unseeded, first = np.random.default_rng(), view.available[: view.count]
         faults = {
-            "own randomness": lambda: (np.sort(unseeded.permutation(view.available)[: view.count]), None),
+            "own randomness": lambda: (np.sort(unseeded.permutation(view.available)[: view.count]), probability),
             "descending": lambda: (clients[::-1], probability),
-            "stranger": lambda: (np.arange(view.world.num_clients)[: view.count], None),
-            "idle": lambda: (clients[1:], None),
+            "stranger": lambda: (np.arange(view.world.num_clients)[: view.count], probability),
+            "idle": lambda: (clients[1:], probability),
             "too small": lambda: (clients, probability / 2),
             "greedy": lambda: (first, probability),
             "no chance": lambda: (first, np.isin(np.arange(view.world.num_clients), first).astype(float)),
+            "untold": lambda: (clients, None),
             "short": lambda: (clients, probability[1:]),
             "list": lambda: (clients.tolist(), probability),
             "floats": lambda: (clients.astype(float), probability),
@@ -165,6 +168,7 @@ class Broken(Selector):
         ("too small", "sum to"),
         ("greedy", "are drawn"),
         ("no chance", "are available with probability 0; `positive` is True"),
+        ("untold", "no probabilities; `has_probability` is True"),
         ("short", "shape"),
         ("tuple", "select: tuple is no Selection"),
         ("bare array", "select: ndarray is no Selection"),

@@ -253,7 +253,9 @@ def test_power_of_choice_with_m_candidates_draws_by_data():
 
 def oort_view(**columns):
     world = replace(small_world((1.0,) * 4, 2), num_samples=np.full(4, 10))
-    known = {"train_loss": (1.0, 1.0, nan, nan), "last_participated": (4, 1, 0, 0)}
+    last = columns.get("last_selected", columns.get("last_participated", (4, 1, 0, 0)))
+    known = {"train_loss": (1.0, 1.0, nan, nan), "last_participated": last, "last_selected": last}
+    known["selected"] = tuple(int(r > 0) for r in last)
     return view_of(world, range(4), 5, ledger=ledger_of(4, 4, **{**known, **columns}))
 
 
@@ -270,7 +272,7 @@ def test_oort_has_tried_who_was_selected():
 
     Equal losses count 1 each; the last rounds are 4, 1 and 3 of 5. The one slot for the untried is client 3's.
     """
-    view = oort_view(selected=(1, 1, 9, 0), last_selected=(4, 1, 3, 0))
+    view = oort_view(selected=(1, 1, 9, 0), last_selected=(4, 1, 3, 0), last_participated=(4, 1, 0, 0))
     utility = np.array([1 + sqrt(0.1 * log(5) / last) for last in (4, 1, 3)])
     selection = Oort(explore=0.5, explore_decay=1.0, cutoff=0.0).select({}, view, rng)
     assert selection.probability == pytest.approx([*(utility / utility.sum()), 1.0])
@@ -283,7 +285,6 @@ def test_oort_forgets_the_loss_of_who_no_longer_delivers():
     """
     view = oort_view(
         train_loss=(9.0, 1.0, 3.0, 2.0),
-        selected=(2, 1, 1, 1),
         last_selected=(3, 4, 4, 4),
         last_participated=(1, 4, 4, 4),
     )
@@ -295,7 +296,7 @@ def test_oort_forgets_the_loss_of_who_no_longer_delivers():
 
 def test_oort_where_nobody_has_told_a_loss():
     """All were selected in round 4: they are alike, with one slot of two for each pair."""
-    view = oort_view(train_loss=(nan,) * 4, selected=(1,) * 4, last_selected=(4,) * 4, last_participated=(4, 0, 4, 0))
+    view = oort_view(train_loss=(nan,) * 4, last_selected=(4,) * 4, last_participated=(4, 0, 4, 0))
     assert Oort().select({}, view, rng).probability == pytest.approx([0.5] * 4)
 
 
@@ -321,14 +322,15 @@ def test_oort_clips_and_then_scales_by_the_whole_range():
     for losses, largest in ((np.arange(1.0, 21), 200), (np.append(np.arange(1.0, 21), 100), 1000)):
         size, known = len(losses), np.minimum(10 * losses, 200)
         world = replace(small_world((1.0,) * size, 1), num_samples=np.full(size, 10))
-        view = view_of(world, range(size), 1, ledger=ledger_of(size, 0, train_loss=losses))
+        once = dict.fromkeys(("selected", "last_selected", "last_participated"), (1,) * size)
+        view = view_of(world, range(size), 1, ledger=ledger_of(size, 0, train_loss=losses, **once))
         rule = Oort(explore=0.0, explore_least=0.0, cutoff=0.0)
         scaled = (known - 9.99) / (largest - 9.99)
         assert rule.select({}, view, rng).probability == pytest.approx(scaled / scaled.sum())
 
 
 def test_oort_explores_more_where_too_few_are_tried():
-    view = oort_view(train_loss=(1.0, nan, nan, nan))
+    view = oort_view(train_loss=(1.0, nan, nan, nan), last_selected=(4, 0, 0, 0))
     rule = Oort(explore=0.0, explore_least=0.0)
     assert rule.select({}, view, rng).probability == pytest.approx([1, 1 / 3, 1 / 3, 1 / 3])
 

@@ -49,8 +49,15 @@ def make_world(clients=CLIENTS, per_round=3, pi=0.6):
     return replace(bare, availability=process)
 
 
+@dataclass(frozen=True, kw_only=True)
+class DocumentedSpec(RunSpec):
+    """A run, and what the config.json in its folder says."""
+
+    document: dict
+
+
 def make_spec(world=None, layout=LAYOUT, select="lnu", aggregate="mifa", **changes):
-    """Return a run; every field of `RunSpec` can be changed."""
+    """Return a run; every field of `RunSpec` can be changed, and the document for its folder."""
     world = make_world() if world is None else world
     plain = {
         "world": world,
@@ -80,7 +87,7 @@ def make_spec(world=None, layout=LAYOUT, select="lnu", aggregate="mifa", **chang
         "versions": {},
         "hash": f"{plain['rounds']} {select} {aggregate}",
     }
-    return RunSpec(**{"document": document, **plain})
+    return DocumentedSpec(**{"document": document, **plain})
 
 
 def optima(world, size):

@@ -20,7 +20,7 @@ from parityfl.core.aggregation.fedavg import FedAvg
 from parityfl.core.conditions import Dropout, Latency
 from parityfl.core.deadline import Deadline
 from parityfl.core.types import Outcome
-from parityfl.engine.fleet import TrainTask
+from parityfl.engine.fleet import Late, TrainTask
 from parityfl.engine.lockstep import Conditions, LockstepFleet
 
 SECONDS = Latency(median_s=0.0, spread=0.0, jitter=0.0, per_sample_s=1.0)
@@ -108,9 +108,8 @@ def test_a_quorum_of_all_who_reply_closes_the_round_as_well(late):
     assert [reply.latency_s for reply in found] == [10.0, 11.0, 11.0, 11.0]
 
 
-def test_late_updates_wait_for_their_round_also_in_a_run_that_is_resumed(tmp_path):
-    """All 7 clients are asked every 6 s; 0 is on time, 1 and 2 come two rounds late, the others three."""
-    folded = []
+def listening(folded):
+    """Return FedAvg that notes of each round the clients and the staleness of what it folds."""
 
     class Heard(FedAvg):
         def aggregate(self, state, context, updates):
@@ -118,8 +117,14 @@ def test_late_updates_wait_for_their_round_also_in_a_run_that_is_resumed(tmp_pat
             folded.append((context.round, [(update.client, update.staleness) for update in read]))
             return super().aggregate(state, context, read)
 
+    return Heard()
+
+
+def test_late_updates_wait_for_their_round_also_in_a_run_that_is_resumed(tmp_path):
+    """All 7 clients are asked every 6 s; 0 is on time, 1 and 2 come two rounds late, the others three."""
+    folded = []
     world = replace(make_world(per_round=7, pi=1.0), interval_s=6.0)
-    spec = make_spec(world, select="uniform", aggregate=Heard(), rounds=6, deadline=Deadline(10.5))
+    spec = make_spec(world, select="uniform", aggregate=listening(folded), rounds=6, deadline=Deadline(10.5))
     conditions = Conditions(SECONDS, Dropout(), None, "next-round", patience_s=600.0)
 
     def fleet():
@@ -133,6 +138,22 @@ def test_late_updates_wait_for_their_round_also_in_a_run_that_is_resumed(tmp_pat
         with pytest.raises(InterruptedRunError):
             run(spec, tmp_path / "cut", resume=True, fleet=fleet(), observers=[Raising(after)])
     assert_same_end(run(spec, tmp_path / "cut", resume=True, fleet=fleet()), whole)
+
+
+def test_a_late_update_does_not_enter_after_a_newer_one_of_its_client(tmp_path):
+    """Of client 0 the reply of round 2 enters round 3, so that of round 1 does not enter round 4; 1's are in order."""
+    folded = []
+
+    class Slow(QuadraticFleet):
+        def late_updates(self):
+            task = self.tasks[-1]
+            enters = {0: {1: 4, 2: 3}, 1: {1: 3, 2: 4}}
+            due = [(client, rounds[task.round]) for client, rounds in enters.items() if task.round in rounds]
+            return [Late(replace(self.update(task, client), staleness=at - task.round), at) for client, at in due]
+
+    spec = make_spec(select="uniform", aggregate=listening(folded), rounds=5)
+    run(spec, tmp_path, fleet=Slow(spec, fates=(Outcome.FAILED,)))
+    assert folded == [(1, []), (2, []), (3, [(0, 1), (1, 2)]), (4, [(1, 2)]), (5, [])]
 
 
 def test_a_quorum_closes_before_the_deadline():

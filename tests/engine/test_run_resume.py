@@ -304,6 +304,15 @@ def test_another_configuration_is_an_error_that_names_the_key(tmp_path):
     assert contents(tmp_path / "run") == before
 
 
+def test_the_run_of_another_version_is_told_as_such(tmp_path):
+    """A key is new since: its config.json would not help."""
+    interrupt(make_spec(), tmp_path / "run", 2)
+    document = make_spec().document
+    newer = replace(make_spec(), document=document | {"rounds": {**document["rounds"], "patience": 1}, "hash": "new"})
+    with pytest.raises(FolderError, match=r"another version of parityfl \(only one of the two knows rounds.patience\)"):
+        run(newer, tmp_path / "run", resume=True)
+
+
 def test_a_folder_that_is_not_empty_is_an_error(tmp_path):
     spec = make_spec()
     interrupt(spec, tmp_path / "run", 2)

@@ -1,9 +1,12 @@
 """From a configuration to a run."""
 
+from hashlib import sha256
+from pathlib import Path
+
 import pytest
 
 from parityfl.config import Config
-from parityfl.experiments.build import say_idle, wanted
+from parityfl.experiments.build import document, say_idle, wanted
 
 
 @pytest.mark.parametrize(("per_round", "factor", "asked"), [(10, 1.1, 11), (100, 1.1, 110), (3, 1.5, 5), (4, 9.0, 20)])
@@ -14,6 +17,14 @@ def test_how_many_are_asked(per_round: int, factor: float, asked: int) -> None:
     assert wanted(config) == asked
 
 
+def test_a_trace_in_the_home_folder_is_among_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shells leave the tilde of `--set availability.path=~/trace.csv` as it is."""
+    (tmp_path / "trace.csv").write_text("client_id,start_s,end_s\nh0,0,600\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = Config(availability={"name": "trace", "path": "~/trace.csv"})
+    assert document(config)["files"] == {"~/trace.csv": sha256((tmp_path / "trace.csv").read_bytes()).hexdigest()}
+
+
 def idle(**sections: dict[str, object]) -> list[str]:
     lines: list[str] = []
     say_idle(Config(**sections), lines.append)
@@ -21,10 +32,14 @@ def idle(**sections: dict[str, object]) -> list[str]:
 
 
 def test_keys_that_change_nothing_are_told() -> None:
-    """Without latency replies of an experiment come at once; on the wall clock nobody acts out a model of devices."""
+    """Without latency replies of an experiment come at once; on the wall clock nobody acts out a model of devices.
+
+    Not within one machine, `rounds.deadline_s` also ends rounds that hang.
+    """
     assert idle() == []
     timed = {"deadline_s": 1.0, "quorum": 2, "late": "next-round", "deadline": "adaptive", "over_select": 1.5}
     assert idle(rounds=timed) == ["rounds.deadline", "rounds.deadline_s", "rounds.quorum", "rounds.late"]
+    assert idle(rounds=timed, engine={"name": "ray"}) == ["rounds.deadline", "rounds.quorum", "rounds.late"]
     assert idle(rounds=timed, latency={"median_s": 5.0}) == []
     assert idle(rounds={**timed, "clock": "wall"}) == []
     assert idle(rounds={"clock": "wall"}, dropout={"rate": 0.5}, latency={"median_s": 5.0}) == [

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from parityfl.core.errors import ConfigError, FolderError
-from parityfl.experiments.suite import read_suite, run_suite, usual_jobs
+from parityfl.experiments.suite import absent, read_suite, run_suite, usual_jobs
 
 
 def suite(tmp_path: Path, text: str):
@@ -286,6 +286,22 @@ def test_a_suite_that_grows_keeps_what_it_has(tmp_path: Path):
     results, _, launch = play(cells, tmp_path / "out", resume=True, launch=Continued())
     assert [result.skipped for result in results] == [True, False, True, False, False, False]
     assert sorted(launch.folders) == ["fedavg-seed1", "mifa", "mifa-seed1", "parityfl-seed1"]
+
+
+def test_a_cell_is_absent_where_there_are_no_rows_of_it(tmp_path: Path):
+    """Seed 0 lies in another folder than its name, in that of seed 2 lies another run, of seed 1 there is nothing."""
+    out = tmp_path / "out"
+    play(suite(tmp_path, "[grid]\nseed = [0, 3]\n"), out)
+    (out / "seed0").rename(out / "before")
+    (out / "seed3").rename(out / "seed2")
+    for folder in ("before", "seed2"):
+        (out / folder / "rounds.csv").touch()
+    (out / "before" / "summary.json").unlink()
+    results, _, _ = play(suite(tmp_path, GRID), out, resume=True, launch=FakeRun(dict.fromkeys(range(3), 2)))
+    assert len(absent(results, out)) == 6  # these have 5 rounds
+    cells = suite(tmp_path, "[grid]\nseed = [0, 1, 2]\n")
+    results, _, _ = play(cells, out, resume=True, launch=FakeRun({0: 2, 1: 2, 2: 2}))
+    assert [line.partition(" is missing: no disk left")[0] for line in absent(results, out)] == ["seed1", "seed2"]
 
 
 def test_another_configuration_is_not_taken_for_done(tmp_path: Path):

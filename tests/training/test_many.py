@@ -79,8 +79,9 @@ def test_every_setting(settings: dict[str, float]) -> None:
     assert_same_round(bench(training={"batch_size": 16, **settings}), "vmap")
 
 
-def test_clients_without_held_out_parts_have_measured_nothing() -> None:
-    work = bench(population={"clients": 6, "holdout": 0.0})
+@pytest.mark.parametrize("model", ["mlp", "cnn-small"])
+def test_clients_without_held_out_parts_have_measured_nothing(model: str) -> None:
+    work = bench(population={"clients": 6, "holdout": 0.0}, model={"name": model})
     for update, _ in work.train_many(1, CLIENTS, [work.initial_weights()] * 4, kernel="grouped"):
         assert np.isnan([update.loss_before, update.loss_after]).all()
 

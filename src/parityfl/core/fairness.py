@@ -51,14 +51,14 @@ def gini(values: FloatArray) -> float:
     return max(0.0, float(ranks @ known)) / (count**2 * mean)
 
 
-def worst_mean(values: FloatArray, share: float = 0.1) -> float:
-    """Return the mean of the ceil(share x N') lowest of the N' known values; nan where there are none.
+def worst_mean(values: FloatArray) -> float:
+    """Return the mean of the ceil(N' / 10) lowest of the N' known values; nan where there are none.
 
     It is infinite where their sum is more than a float can hold.
     """
     known = np.sort(_known(values))
     with np.errstate(over="ignore"):
-        return float(known[: math.ceil(share * len(known))].mean()) if len(known) else math.nan
+        return float(known[: math.ceil(0.1 * len(known))].mean()) if len(known) else math.nan
 
 
 def mean(values: FloatArray) -> float:

@@ -115,22 +115,9 @@ class Registry(Generic[T]):
         with self.blaming(part, where, spared):
             answer = ask()
             found = fault(answer)
-        self.require(part, where, found)
+        if found:
+            raise PartError(f"{self.label(part, where)}: {found}; parityfl.testing.check_{self.kind} tells more")
         return answer
-
-    def require(self, part: T, where: str, fault: str) -> None:
-        """Refuse an answer of a part.
-
-        Args:
-            part: the part.
-            where: where in the run, such as ``round 3``.
-            fault: what is wrong with the answer, '' where nothing is.
-
-        Raises:
-            PartError: something is.
-        """
-        if fault:
-            raise PartError(f"{self.label(part, where)}: {fault}; parityfl.testing.check_{self.kind} tells more")
 
     def _add(self, name: str, entry: type[T]) -> None:
         fault = self._fault(name, entry)

@@ -202,11 +202,8 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError):
             raise FolderError(f"{self.path} holds no run of ours to resume: choose an empty folder") from None
         if theirs != document["hash"]:
-            keys = ", ".join(sorted(_differences(found, document))[:3]) or "its versions"
-            raise FolderError(
-                f"{self.path} holds a run of another configuration (it differs in {keys}): resume it with "
-                f"{self.path / 'config.json'}, or choose another folder"
-            )
+            another = _another(found, document, self.path / "config.json")
+            raise FolderError(f"{self.path} holds a run of another {another}, or choose another folder")
         now = document.get("files", {})
         changed = next((name for name, digest in found.get("files", {}).items() if now.get(name) != digest), None)
         if changed is not None:
@@ -345,7 +342,10 @@ def _write_once(path: Path, text: str) -> bool:
     """Write a text under a name that nobody else uses and move it to where nothing is; return whether nothing was."""
     draft = path.with_name(f"{path.name}.{uuid4().hex}.part")
     try:
-        draft.write_text(text, encoding="utf-8")
+        with draft.open("w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())  # what a live run forces to the disk later is worth nothing without it
         return _moved(draft, path)
     finally:
         draft.unlink(missing_ok=True)
@@ -365,10 +365,20 @@ def _moved(draft: Path, path: Path) -> bool:
     return True
 
 
-def _differences(left: Mapping[str, Any], right: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _another(found: Mapping[str, Any], document: Mapping[str, Any], file: Path) -> str:
+    """Return what differs between two configurations that are not the same, and with what the one found goes on."""
+    differences = dict(_differences(found, document))
+    keys = ", ".join(sorted(differences)[:3]) or "its hash"
+    if differences and not any(differences.values()):
+        return f"version of parityfl (only one of the two knows {keys}): resume it with that version"
+    return f"configuration (it differs in {keys}): resume it with {file}"
+
+
+def _differences(left: Mapping[str, Any], right: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Yield the keys that differ, and whether both sides have them."""
     for key in {*left, *right} - ({"hash", "versions", "files"} if not prefix else set()):
         ours, theirs = left.get(key), right.get(key)
         if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
             yield from _differences(ours, theirs, f"{prefix}{key}.")
         elif ours != theirs:
-            yield f"{prefix}{key}"
+            yield f"{prefix}{key}", key in left and key in right

@@ -354,10 +354,19 @@ def _with_newcomers(state: RunState, registered: BoolArray) -> RunState:
 
 
 def _still_newest(late: Sequence[Late], ledger: Ledger) -> tuple[Late, ...]:
-    """Return the late updates for later rounds in order, without those whose client has completed a later round."""
+    """Return the late updates for later rounds in order, without those that a newer one of their client overtakes.
+
+    That is one of a round that the client has completed, or one that is late as well and enters before.
+    """
     last = ledger.last_participated
-    newest = [one for one in late if one.enters > ledger.rounds and one.origin > last[one.update.client]]
+    waiting = [one for one in late if one.enters > ledger.rounds and one.origin > last[one.update.client]]
+    newest = [one for one in waiting if not any(_overtakes(other, one) for other in waiting)]
     return tuple(sorted(newest, key=lambda one: (one.enters, one.update.client, one.origin)))
+
+
+def _overtakes(other: Late, one: Late) -> bool:
+    same = other.update.client == one.update.client
+    return same and other.origin > one.origin and other.enters < one.enters
 
 
 def _blend(average: Vector, weights: Vector, decay: float) -> Vector:

@@ -1,8 +1,7 @@
 """What a run is before it starts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from parityfl.core.aggregation import Aggregator
 from parityfl.core.arrays import Layout
@@ -39,7 +38,6 @@ class RunSpec:
         trusts_latency: whether latencies may steer the selection: measured ones would make a run on the virtual clock
             depend on the machine, seeded ones do not.
         max_idle_rounds: end the run after so many rounds in a row without a valid update.
-        document: the resolved configuration with its versions and its hash.
         deadline: how long a round waits for replies.
         carry: what happens to a vector on its way to the clients.
         repeatable: whether a repetition computes the same; not so where a stopwatch chooses how.
@@ -64,7 +62,6 @@ class RunSpec:
     local_epochs: int
     trusts_latency: bool
     max_idle_rounds: int
-    document: Mapping[str, Any]
     deadline: Deadline = field(default_factory=Deadline)
     carry: Carry = as_it_is
     repeatable: bool = True

@@ -2,7 +2,7 @@
 
 import math
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import file_digest
 from importlib.metadata import distributions, entry_points, version
@@ -34,7 +34,8 @@ def document(config: Config) -> dict[str, Any]:
     versions = {"python": platform.python_version(), "machine": platform.machine()}
     versions |= {name: version(name) for name in VERSIONED if _is_installed(name)}
     versions |= _offering(config)
-    files = {name: _sha256(Path(name)) for name in config.availability.build().files if Path(name).is_file()}
+    paths = {name: Path(name).expanduser() for name in config.availability.build().files}
+    files = {name: _sha256(path) for name, path in paths.items() if path.is_file()}
     return {**config.document(), "versions": versions, "files": files, "hash": config.hash}
 
 
@@ -122,17 +123,18 @@ def _idle(config: Config) -> Iterator[tuple[str, str]]:
         idle += [(f"dropout.{key}", live) for key in type(config.dropout).model_fields]
     elif not build_conditions(config).has_latency:
         at_once = "without [latency] all replies of an experiment come at once; set latency.median_s"
-        idle += [(f"rounds.{key}", at_once) for key in ("deadline", "deadline_s", "quorum", "late")]
+        keys = ["deadline", "quorum", "late"]
+        if config.engine.name == "local":  # elsewhere it bounds how long a round may hang
+            keys.insert(1, "deadline_s")
+        idle += [(f"rounds.{key}", at_once) for key in keys]
     for key, reason in idle:
         section, _, name = key.partition(".")
         if getattr(getattr(config, section), name) != getattr(getattr(usual, section), name):
             yield key, reason
 
 
-def build_spec(
-    config: Config, content: Mapping[str, Any], world: World, layout: Layout, initial_weights: Callable[[], Vector]
-) -> RunSpec:
-    """Return the run that a configuration describes; `content` is its `document`."""
+def build_spec(config: Config, world: World, layout: Layout, initial_weights: Callable[[], Vector]) -> RunSpec:
+    """Return the run that a configuration describes."""
     objective = config.objective.build()
     return RunSpec(
         world=world,
@@ -157,7 +159,6 @@ def build_spec(
         deadline=config.rounds.build_deadline(),
         carry=config.transport.build(),
         repeatable=config.engine.mode != "batched",
-        document=content,
     )
 
 

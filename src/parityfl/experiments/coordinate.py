@@ -88,9 +88,9 @@ async def coordinate(
         if workbench is None:
             layout, weights = await initial_model(devices)
             devices.adopt(layout)
-            spec = build_spec(config, content, world, layout, weights.copy)
+            spec = build_spec(config, world, layout, weights.copy)
         else:
-            spec = build_spec(config, content, world, workbench.layout, workbench.initial_weights)
+            spec = build_spec(config, world, workbench.layout, workbench.initial_weights)
         fleet: Fleet = LockstepFleet(devices, world, build_conditions(config)) if spec.virtual else devices
         with ExitStack() as stack:
             observers = [coordinator, *filter(None, [stack.enter_context(watch())])]

@@ -63,7 +63,7 @@ async def run_local(config: Config, out: Path, *, resume: bool, watch: Watch, sa
     from parityfl.training.workbench import Workbench  # noqa: PLC0415 - now that the workers import torch as well
 
     bench = Workbench(config, device="cpu" if elsewhere else None, holdings=holdings)  # as the actors compute
-    spec = build_spec(config, content, world, bench.layout, bench.initial_weights)
+    spec = build_spec(config, world, bench.layout, bench.initial_weights)
     require_aggregator(config, world, bench.layout.size)
     assert world.availability is not None
     with ray_crew(bench, say) if elsewhere else local_crew(bench, workers, say) as crew, watch() as observer:

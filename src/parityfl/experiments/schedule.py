@@ -187,6 +187,7 @@ def play(
     everybody, unknown = np.ones(world.num_clients, dtype=bool), np.full(world.num_clients, np.nan)
     inclusion = np.zeros(world.num_clients)
     for _ in range(rounds):
+        watch.start()
         time_s = ledger.rounds * world.interval_s
         available, truth = process.available(time_s), world.true_availability(time_s)
         watch.lap("availability")

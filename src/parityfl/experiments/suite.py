@@ -162,6 +162,16 @@ async def run_suite(
     return [task.result() for task in tasks]
 
 
+def absent(results: Sequence[Result], out: Path) -> list[str]:
+    """Return a line for each cell that failed and of which there are no rows under `out`."""
+    there = {configuration for configuration, folder in _begun(out).items() if (folder / "rounds.csv").exists()}
+    return [
+        f"{result.cell.name} is missing: {result.failure}"
+        for result in results
+        if result.failure and result.cell.config.hash not in there
+    ]
+
+
 def _axes(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[Any]]]:
     """Yield the dotted keys of the grid with their values."""
     for key, value in table.items():

@@ -61,15 +61,16 @@ def check_purity(model: AvailabilityModel, world: World) -> None:
     """Assert that the answers depend on the time alone."""
     times = [slot * world.interval_s for slot in SLOTS]
     first = _bind(model, world)
-    answers = {time_s: _answer(first, time_s, world) for time_s in times}
+    answers = {time_s: _answers(first, time_s, world) for time_s in times}
     for order in (times[::-1], times[::2] + times[1::2], times[:1] * 2):
         for name, process in (("the same process", first), ("a second bind", _bind(model, world))):
             for time_s in order:
-                again = _answer(process, time_s, world)
-                assert np.array_equal(again, answers[time_s]), (
-                    f"{model} is not a pure function of time: at {time_s} s it said {answers[time_s]}, and {again} "
-                    f"when {name} was asked in the order {order}"
-                )
+                again = _answers(process, time_s, world)
+                for what, before, now in zip(("available", "probability"), answers[time_s], again, strict=True):
+                    assert np.array_equal(now, before, equal_nan=True), (
+                        f"{model}, {what}, is not a pure function of time: at {time_s} s it said {before}, and {now} "
+                        f"when {name} was asked in the order {order}"
+                    )
 
 
 def check_probability(model: AvailabilityModel, world: World) -> None:
@@ -121,6 +122,17 @@ def _bind(model: AvailabilityModel, world: World) -> AvailabilityProcess:
     fault = process_fault(process)
     assert not fault, f"{model}: {fault}"
     return process
+
+
+def _answers(process: AvailabilityProcess, time_s: float, world: World) -> tuple[BoolArray, FloatArray]:
+    """Return copies of who is available and with what probability, nan where unknown, and spoil both answers."""
+    probability = process.probability(time_s)
+    fault = probability_fault(probability, world.num_clients)
+    assert not fault, f"at {time_s} s: {fault}"
+    told = np.full(world.num_clients, np.nan) if probability is None else probability.copy()
+    if probability is not None and probability.flags.writeable:
+        probability -= 1
+    return _answer(process, time_s, world), told
 
 
 def _answer(process: AvailabilityProcess, time_s: float, world: World) -> BoolArray:

@@ -154,6 +154,8 @@ def _checked_select(selector: Selector, state: State, view: View) -> Selection:
     _unchanged(vars(view.ledger), before[1], "select, ledger")
     same = np.array_equal(first.clients, second.clients) and _equal(first.probability, second.probability)
     assert same, f"select: two answers to the same state, view and generator: {first.clients} and {second.clients}"
+    told = first.probability is not None or not selector.has_probability
+    assert told, "select: no probabilities; `has_probability` is True"
     if selector.deterministic and first.probability is not None:
         sure = np.all(np.isin(first.probability, (0, 1)))
         assert sure, f"select: deterministic, but with probabilities {first.probability}"

@@ -108,8 +108,8 @@ class _TwoConvolutions(Network):
             kernels, biases = (parameters[f"{name}.{part}"].flatten(0, 1) for part in ("weight", "bias"))
             seen = nn.functional.conv2d(stacked, kernels, padding=padding, groups=copies)
             stacked = nn.functional.max_pool2d(seen, 2).add_(biases.view(-1, 1, 1)).relu_()
-        examples, _, height, width = stacked.shape
-        apart = stacked.permute(0, 2, 3, 1).reshape(examples, height, width, copies, -1)
+        examples, channels, height, width = stacked.shape
+        apart = stacked.permute(0, 2, 3, 1).reshape(examples, height, width, copies, channels // copies)
         return apart.permute(3, 0, 1, 2, 4).flatten(2)
 
 

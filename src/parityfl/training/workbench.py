@@ -270,7 +270,7 @@ class Workbench:
                     control=None if learned.control is None else self._carry(learned.control[row].numpy()),
                     personal_accuracy=personal[row],
                 ),
-                None if learned.memory is None else learned.memory[row].numpy(),
+                None if learned.memory is None else learned.memory[row].clone().numpy(),  # not all rows with it
             )
             for row, client in enumerate(clients)
         ]

@@ -13,6 +13,9 @@ BLOCK = 2**18
 """Parameters that are added at a time: few enough to stay in a cache until they are added, so that an update is read
 from memory once, and enough that the calls of numpy cost next to nothing."""
 
+MOST_LOSS = 1e3
+"""The most that `loss_before` says, so that no client's loss outweighs all others'."""
+
 Weigh = Callable[[Update], float]
 """Says what an update weighs, 0 or more, from its figures alone."""
 
@@ -69,8 +72,9 @@ def pool(updates: Iterable[Update], weigh: Weigh, size: int) -> list[Update]:
             yield weigh(update), update.delta
 
     folded = fold(parts(), size)
-    mean = folded.total if folded.mean is None else folded.mean  # without any weight both the sum and its share are 0
-    return [replace(update, delta=mean) for update in figures]
+    mean = folded.mean
+    shared = folded.total if mean is None else mean  # without any weight both the sum and its share are 0
+    return [replace(update, delta=shared) for update in figures]
 
 
 def stack(updates: Iterable[Update]) -> Vector:
@@ -79,11 +83,11 @@ def stack(updates: Iterable[Update]) -> Vector:
     return np.stack(rows) if rows else np.empty((0, 0), dtype=np.float32)
 
 
-def loss_before(update: Update, cap: float = 1e3) -> float:
-    """Return the client's loss of the model that it was sent, in [0, cap].
+def loss_before(update: Update) -> float:
+    """Return the client's loss of the model that it was sent, in [0, `MOST_LOSS`].
 
     It is the held-out loss or, where nobody measured that, the mean training loss. What is not finite counts 0, so
     that a broken client gains no weight by it.
     """
     known = (loss for loss in (update.loss_before, update.train_loss) if isfinite(loss))
-    return min(max(next(known, 0.0), 0.0), cap)
+    return min(max(next(known, 0.0), 0.0), MOST_LOSS)

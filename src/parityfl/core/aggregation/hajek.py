@@ -57,6 +57,7 @@ class Hajek(Aggregator):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("aggregator.rate", self.rate, _Rate)
+        one_of("aggregator.population", self.population, Population)
 
     @property
     def needs_probability(self) -> bool:

@@ -15,7 +15,7 @@ from parityfl.core.aggregation.inclusion import (
     inverse_probabilities,
     remember_selected,
 )
-from parityfl.core.keys import above
+from parityfl.core.keys import above, one_of
 from parityfl.core.types import RoundContext, State, Step, Update, World
 
 
@@ -50,6 +50,7 @@ class HorvitzThompson(Aggregator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        one_of("aggregator.population", self.population, Population)
         if self.clip is not None:
             above("aggregator.clip", self.clip, 0)
 

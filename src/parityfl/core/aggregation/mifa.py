@@ -9,11 +9,13 @@ import numpy as np
 
 from parityfl.core.aggregation.base import Aggregator, aggregator
 from parityfl.core.aggregation.memory import allocate_rows, store
-from parityfl.core.keys import above, at_least_below, between
+from parityfl.core.keys import above, at_least_below, between, one_of
 from parityfl.core.types import FloatArray, RoundContext, State, Step, Update, Vector, World
 
 SMALLEST_RATIO = 1e-6
 """The least relative loss, so that a client without loss keeps a weight above 0."""
+
+_MemoryDtype = Literal["float32", "float16"]
 
 
 @aggregator("mifa")
@@ -37,7 +39,7 @@ class Mifa(Aggregator):
         server_lr: step along the mean; 1.5 to 2 pays, since the direction is smooth.
         need: exponent q of the relative need, from 0 to 10; 0 is the published rule.
         need_memory: share of rho that survives a participation, in [0, 1).
-        need_clip: a loss counts as at most this many times F, above 0.
+        need_clip: a loss counts as at most this many times F, above 1e-6.
         memory_dtype: `float32`, or `float16` for half the memory (values below 6e-5 lose precision).
     """
 
@@ -47,10 +49,11 @@ class Mifa(Aggregator):
     need: float = 0.0
     need_memory: float = 0.5
     need_clip: float = 3.0
-    memory_dtype: Literal["float32", "float16"] = "float32"
+    memory_dtype: _MemoryDtype = "float32"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        one_of("aggregator.memory_dtype", self.memory_dtype, _MemoryDtype)
         between("aggregator.need", self.need, 0, 10)
         at_least_below("aggregator.need_memory", self.need_memory, 0, 1)
         above("aggregator.need_clip", self.need_clip, SMALLEST_RATIO)

@@ -11,7 +11,7 @@ from parityfl.core.aggregation.base import Aggregator, aggregator
 from parityfl.core.aggregation.combine import Weigh
 from parityfl.core.aggregation.fedavg import FedAvg
 from parityfl.core.aggregation.memory import allocate_rows, store
-from parityfl.core.keys import between
+from parityfl.core.keys import between, one_of
 from parityfl.core.types import (
     LEAST_STEP,
     MOST_STEP,
@@ -24,6 +24,8 @@ from parityfl.core.types import (
     Vector,
     World,
 )
+
+_Mode = Literal["training", "accounting"]
 
 
 @aggregator("surrogate")
@@ -53,10 +55,11 @@ class Surrogate(Aggregator):
     server_lr: float = 1.0
     decay: float = 0.1
     eta0: float = 1.0
-    mode: Literal["training", "accounting"] = "training"
+    mode: _Mode = "training"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        one_of("aggregator.mode", self.mode, _Mode)
         between("aggregator.decay", self.decay, 0, inf)
         between("aggregator.eta0", self.eta0, LEAST_STEP, MOST_STEP)
 

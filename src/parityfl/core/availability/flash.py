@@ -115,7 +115,7 @@ def _require_one_life(tables: Mapping[str, IntArray], path: str) -> None:
 def apply_rule(log: FlashLog, rule: str, max_gap_h: float | None = None) -> Recording:
     """Return when the devices of a log are available.
 
-    The last known state persists until the next record, or, with `max_gap_h`, for so many hours at most.
+    A state persists until the next record, or, with `max_gap_h`, for so many hours at most; that of the last persists.
     """
     mask = RULES[rule]
     device, time_s, on = log.device, log.time_s, (log.state & mask) == mask

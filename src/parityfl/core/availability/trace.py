@@ -42,7 +42,8 @@ class Trace(AvailabilityModel):
         loop: start again at the end, at the same time of day. Without it clients are unknown (not available, true
             probability nan) outside their recording.
         require_full_round: count a device available only if it is so for the whole of the round's interval.
-        max_gap_h: hours after which a state that no record confirms expires to unavailable (FLASH's JSON only).
+        max_gap_h: hours after which a state that no later record confirms expires to unavailable, but for that of a
+            device's last record (FLASH's JSON only).
     """
 
     source: ClassVar[str] = "Yang et al., WWW 2021 (FLASH)"

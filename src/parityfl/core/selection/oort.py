@@ -69,7 +69,7 @@ class Oort(Selector):
     def select(self, state: State, view: View, rng: np.random.Generator) -> Selection:
         """Draw from the tried and the untried."""
         ledger, here = view.ledger, view.available
-        tried = ~np.isnan(ledger.train_loss[here]) | (ledger.selected[here] > 0)
+        tried = ledger.selected[here] > 0
         explored = self._explored(view, int(np.sum(~tried)), int(np.sum(tried)))
         inclusion = np.zeros(len(tried))
         if explored > 0:
@@ -90,8 +90,8 @@ class Oort(Selector):
         return waterfill(np.where(utility >= bar, utility, 0.0), slots)
 
     def _utility(self, view: View, clients: IntArray) -> FloatArray:
-        asked = np.maximum(view.ledger.last_selected, view.ledger.last_participated)[clients]
-        bonus = np.sqrt(0.1 * np.log(view.round) / np.maximum(asked, 1))
+        asked = view.ledger.last_selected[clients]  # at least 1: they are tried
+        bonus = np.sqrt(0.1 * np.log(view.round) / asked)
         utility: FloatArray = (_statistical(view, clients) + bonus) * self._speed(view, clients)
         return utility
 

@@ -45,12 +45,6 @@ class Dataset:
                 "both must have one shape (channels, height, width)"
             )
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image."""
-        channels, height, width = self.train_images.shape[1:]
-        return channels, height, width
-
 
 def _check_part(part: str, images: Images, labels: IntArray, num_classes: int) -> None:
     if images.ndim != 4 or labels.shape != images.shape[:1] or len(labels) == 0:
