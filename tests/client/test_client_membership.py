@@ -200,8 +200,8 @@ def test_a_coordinator_that_forgot_it_is_told_again() -> None:
             rig.coordinator.registrations.clear()
             rig.coordinator.run_id = "run-2"
             rig.coordinator.status["known"] = False
-            await until(lambda: rig.coordinator.registrations)
-            assert rig.coordinator.registrations[0].num_samples == 10
+            await until(lambda: len(rig.coordinator.registrations) == 2)
+            assert [r.num_samples for r in rig.coordinator.registrations] == [None, 10]
             assert len(rig.benches) == 1
             async with httpx.AsyncClient() as http:
                 document = train_document(small_config(), run_id="run-2")
@@ -211,14 +211,17 @@ def test_a_coordinator_that_forgot_it_is_told_again() -> None:
     run(main())
 
 
-def test_another_configuration_is_loaded_afresh() -> None:
+def test_another_configuration_is_loaded_afresh_before_anything_is_told_of_its_data() -> None:
     async def main() -> None:
         async with member("h0") as rig:
             await rig.is_loaded()
+            rig.coordinator.registrations.clear()
             rig.coordinator.config = small_config(seed=5)
             rig.coordinator.status["known"] = False
-            await until(lambda: len(rig.benches) == 2)
-            assert rig.benches[1].config.seed == 5
+            await until(lambda: len(rig.coordinator.registrations) == 2)
+            assert [bench.config.seed for bench in rig.benches] == [0, 5]
+            told = [(r.num_samples, r.layout_hash is None) for r in rig.coordinator.registrations]
+            assert told == [(None, True), (10, False)]  # of the data and model of the old run nothing
 
     run(main())
 

@@ -73,6 +73,8 @@ def test_a_process_has_no_more_devices_than_a_report_takes(text: str) -> None:
         ("http://127.0.0.1:8080", None, "127.0.0.1"),
         ("http://localhost:8080", None, "127.0.0.1"),
         ("http://10.0.0.5:8080", None, "0.0.0.0"),
+        ("http://[::1]:8080", None, "::1"),
+        ("http://[fd00::5]:8080", None, "::"),
         ("http://10.0.0.5:8080", "10.0.0.7", "10.0.0.7"),
     ],
 )

@@ -119,9 +119,12 @@ def test_who_is_revoked_stays_so_until_it_is_let_in_again() -> None:
     who.bar(["h0"])
     member = who.at(0)
     who.move(member, "available", "it has trained")
+    assert not report(who, "h0")  # which makes it register again
     assert member.state == "revoked"
     enter(who, "h0")
     assert member.state == "rejoined"
+    assert report(who, "h0")
+    assert member.state == "available"
 
 
 def test_who_trains_is_here_but_not_available() -> None:

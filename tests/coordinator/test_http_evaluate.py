@@ -2,7 +2,7 @@ import threading
 
 import numpy as np
 import pytest
-from fakes import enter, fleet_of, honest
+from fakes import enter, fleet_of, honest, replies, task
 
 from network import WEIGHTS, run, small_config
 from parityfl.coordinator.evaluate import HttpEvaluator
@@ -72,6 +72,25 @@ def test_who_had_next_to_no_time_does_not_rest() -> None:
             for number in (1, 2):
                 await evaluate(number, WEIGHTS, WEIGHTS)
             assert fakes[0].evaluations == 2
+
+    run(main())
+
+
+def test_who_only_waited_for_its_turn_does_not_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is asked at a time, and h0 takes all the time of the first evaluation: it rests then, and h1 does not."""
+    monkeypatch.setattr("parityfl.coordinator.devices.MAX_CONNECTIONS", 1)
+    times = {"clock": "wall", "heartbeat_s": 0.2, "deadline_s": 0.1, "grace_s": 0.3}
+
+    async def main() -> None:
+        async with fleet_of(small_config(rounds=times), honest, honest) as (fleet, fakes):
+            fakes[0].hangs_in_evaluation = True
+            evaluate = HttpEvaluator(fleet)
+            for number in (1, 2):
+                for fake in fakes:
+                    fleet.registry.report(DeviceReport(device_id=fake.name, available=True))
+                assert await replies(fleet, task(round=number)) == []
+                await evaluate(number, WEIGHTS, WEIGHTS)
+            assert [fake.evaluations for fake in fakes] == [1, 1]
 
     run(main())
 

@@ -15,9 +15,11 @@ from parityfl.coordinator.evaluate import HttpEvaluator
 from parityfl.coordinator.events import KEPT, EventLog
 from parityfl.coordinator.exchange import Exchange
 from parityfl.coordinator.fleet import HttpFleet
+from parityfl.core.availability.always import Always
 from parityfl.core.errors import FolderError, UnfinishedError
 from parityfl.core.types import Outcome
 from parityfl.engine.fleet import Reply
+from parityfl.testing.selection import small_world
 from parityfl.web.problems import problem
 from parityfl.wire.digests import CONTENT_DIGEST, content_digest, digest_of
 from parityfl.wire.schemas import DeviceReport, TrainRequest
@@ -164,6 +166,23 @@ def test_a_device_that_falls_silent_while_it_is_asked_does_not_hold_the_round(
             assert fleet.registry.at(0).state == "lost"
             assert fleet.registry.at(0).training is None
             assert "lost (h0" in caplog.text or "h0 is lost" in caplog.text
+
+    run(main())
+
+
+@pytest.mark.parametrize("clock", ["wall", "virtual"])
+def test_a_device_that_is_revoked_while_it_is_asked_does_not_hold_the_round(clock: str) -> None:
+    async def main() -> None:
+        config = live(clock=clock, heartbeat_s=60.0, deadline_s=60.0, train_timeout_s=60.0)
+        always = Always().bind(small_world((1.0,) * 4, 1)) if clock == "virtual" else None
+        async with fleet_of(config, hanging, availability=always) as (fleet, fakes):
+            answer = asyncio.create_task(replies(fleet, task(0)))
+            await until(lambda: fakes[0].asked)
+            fleet.registry.bar(["h0"])
+            fleet.give_up_lost()
+            (reply,) = await answer
+            assert (reply.outcome, reply.reason) == (Outcome.UNREACHABLE, "revoked while it was asked")
+            assert fleet.registry.at(0).state == "revoked"
 
     run(main())
 

@@ -225,6 +225,22 @@ def test_the_initial_model_comes_from_the_first_device_that_gives_the_right_one(
     run(main())
 
 
+def test_an_initial_model_is_only_taken_once_it_is_known_to_be_the_runs(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        config = quick(max_idle_rounds=1)
+        async with fleet_of(config) as (fleet, _), served(create_app(Coordinator(config, fleet, 4))) as http:
+            fleet.registry.register(Registration(device_id="h0", port=None, num_samples=SAMPLES[0]), "127.0.0.1")
+            fleet.registry.report(DeviceReport(device_id="h0", available=True))
+            app = FastAPI()
+            app.get("/initial")(_answering(initial()))
+            async with polling(app, http, ["h0"]):
+                with pytest.raises(UnfinishedError, match="initial model"):
+                    await initial_model(fleet)
+
+    run(main())
+    assert "no device has told the layout_hash of its model yet" in caplog.text
+
+
 def test_a_run_whose_devices_have_left_does_not_wait_for_the_initial_model_for_ever() -> None:
     """h0 has nothing to give and falls silent, and nobody else comes."""
 

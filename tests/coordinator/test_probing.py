@@ -10,6 +10,7 @@ from fakes import FakeDevice, honest
 from fastapi import FastAPI
 
 from network import SAMPLES, closed_port, run, served, small_config, until
+from parityfl.config import Rounds
 from parityfl.coordinator.device_registry import DeviceRegistry
 from parityfl.coordinator.devices import Devices
 from parityfl.coordinator.probing import Prober
@@ -21,8 +22,8 @@ HEARTBEAT_S = 100.0
 class Rig:
     """A registry and its prober, on a clock that stands until it is moved."""
 
-    def __init__(self, devices: Devices) -> None:
-        rounds = small_config(rounds={"clock": "wall", "heartbeat_s": HEARTBEAT_S}).rounds
+    def __init__(self, devices: Devices, rounds: Rounds) -> None:
+        self.devices = devices
         self.now = 0.0
         self.registry = DeviceRegistry(["h0", "h1"], True, HEARTBEAT_S, lambda: self.now, probing=True)
         self.prober = Prober(self.registry, devices, rounds, lambda: self.now)
@@ -46,9 +47,10 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig() -> AsyncIterator[Rig]:
-    async with Devices(small_config().rounds) as devices:
-        found = Rig(devices)
+async def rig(**times: float) -> AsyncIterator[Rig]:
+    rounds = small_config(rounds={"clock": "wall", "heartbeat_s": HEARTBEAT_S, **times}).rounds
+    async with Devices(rounds) as devices:
+        found = Rig(devices, rounds)
         yield found
         await found.prober.close()
 
@@ -109,6 +111,23 @@ def test_a_device_that_was_unreachable_is_available_once_it_answers_again() -> N
             assert here.state("h0") == "unreachable"
             await here.probe()
             assert here.state("h0") == "available"
+
+    run(main())
+
+
+def test_a_probe_that_waits_for_its_turn_is_no_silence_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is asked at a time, and for longer than a probe may take it is another."""
+    monkeypatch.setattr("parityfl.coordinator.devices.MAX_CONNECTIONS", 1)
+
+    async def main() -> None:
+        async with rig(connect_timeout_s=0.5) as here, served(FakeDevice("h0", honest).app()) as http:
+            here.enter("h0", http.base_url.port)
+            assert here.state("h0") == "unreachable"
+            async with here.devices.slot(here.registry.at(0)):
+                here.prober.look()
+                await asyncio.sleep(0.6)
+                assert here.state("h0") == "unreachable"
+            await until(lambda: here.state("h0") == "available")
 
     run(main())
 

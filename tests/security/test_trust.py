@@ -356,6 +356,21 @@ def test_a_revoked_device_is_not_asked_and_may_be_allowed_again(tmp_path: Path) 
     run(main())
 
 
+def test_a_device_that_heard_of_neither_is_back_once_it_is_allowed_again(tmp_path: Path) -> None:
+    """It sends no report between the two, which the coordinator learns of one by one."""
+
+    async def main() -> None:
+        rig = Rig(tmp_path, rounds={"heartbeat_s": 3.0})
+        devices = rig.devices("h0")
+        fleet = await rig.ready("h0")
+        fleet.registry.bar(["h0"])
+        assert await rig.state("h0") == "revoked"
+        await rig.ready("h0")
+        await rig.finish(devices)
+
+    run(main())
+
+
 def test_an_update_of_a_device_that_was_revoked_meanwhile_is_refused(tmp_path: Path) -> None:
     async def main() -> None:
         async with rig_in(tmp_path) as rig:
@@ -582,8 +597,11 @@ def test_a_device_that_was_a_member_wants_proof_also_without_the_token(tmp_path:
 
         async with between(rig.url, alter) as rig.url:
             devices = rig.devices("h0", token=None, state=tmp_path / "state")
-            await rig.ready("h0")
+            fleet = await rig.ready("h0")
             assert not due
+            async with httpx.AsyncClient(base_url=fleet.registry.at(0).url) as http:
+                assert_problem(await http.get("/status", headers={"Host": "device.example:5000"}), 403, "/status")
+                assert (await http.get("/status")).status_code == 200
             await rig.finish(devices)
 
     run(main())

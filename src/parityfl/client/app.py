@@ -114,7 +114,7 @@ def create_app(host: DeviceHost, identity: Identity | None = None) -> FastAPI:
     problems.install(app, known.prove_problem)
     show_messages(app)
     app.add_middleware(Paced)
-    app.add_middleware(Guarded, access=Access(private=known.asks))
+    app.add_middleware(Guarded, access=lambda: Access(private=known.asks))  # it may come to ask
 
     @app.head("/health", include_in_schema=False)
     @app.get("/health")

@@ -65,10 +65,11 @@ class Device:
         self.log = DeviceLog(log, {"device": self.device_id})
 
     async def once(self, key: JobKey, work: Callable[[Proceed], Awaitable[Payload]], patient: bool) -> Payload:
-        """Return what `work` makes, doing it once for all requests with the same key.
+        """Return what `work` makes, doing it once for all requests with the same key until it is forgotten.
 
-        Who asks again while it is under way, or after an answer that did not arrive, gets the same answer. When this
-        is cancelled for all who asked, the work is told so and the device is free for the next request.
+        Who asks again while it is under way, or after an answer of which `forget` was not told that it arrived, gets
+        the same answer. When this is cancelled for all who asked, the work is told so and the device is free for the
+        next request.
 
         Args:
             key: what the request is.

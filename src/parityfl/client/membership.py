@@ -127,8 +127,16 @@ class Membership:
             await self._http.post(STATUS_UPDATE, json=body, timeout=FAREWELL_S)
 
     async def _join(self) -> None:
-        """Register all devices, and begin to load what the run needs unless that is what was loaded last."""
-        replies = {device_id: await self._register(device_id) for device_id in self._host.devices}
+        """Register all devices, and begin to load what the run needs unless that is what was loaded last.
+
+        What is loaded is not told before it is known to be this run's: another one may be served here by now.
+        """
+        await self._register(with_data=False)
+        if self._loading is None:
+            await self._register(with_data=True)
+
+    async def _register(self, *, with_data: bool) -> None:
+        replies = {name: await self._introduce(name, with_data=with_data) for name in self._host.devices}
         last = [*replies.values()][-1]
         self._heartbeat_s = last.heartbeat_s
         wanted = last.config, {reply.index: device_id for device_id, reply in replies.items()}
@@ -138,8 +146,8 @@ class Membership:
                 self._loading.cancel()  # what another run needed must not come in after what this one needs
             self._loading = asyncio.create_task(self._host.load(*wanted))
 
-    async def _register(self, device_id: str) -> RegistrationReply:
-        introduction = self._host.registration(device_id, self._port, self._advertise, VERSION)
+    async def _introduce(self, device_id: str, *, with_data: bool) -> RegistrationReply:
+        introduction = self._host.registration(device_id, self._port, self._advertise, VERSION, with_data=with_data)
         introduction = introduction.model_copy(update={"process_key": self._process_key, "tls": self._tls})
         reply = await self._patiently(REGISTER, introduction, RegistrationReply)
         self._host.assign(device_id, reply)
@@ -174,7 +182,8 @@ class Membership:
             self._loading = None
             loading.result()
             await self._report_is_last()
-            await self._join()
+            if self._loading is None:  # else the report has met another run
+                await self._register(with_data=True)
 
     async def _patiently(self, path: str, message: BaseModel, schema: type[M]) -> M:
         """Post until there is an answer, for as long as the coordinator may be absent."""

@@ -177,8 +177,10 @@ class DeviceHost:
         """Note how long the run has been going on; nan where it has not begun."""
         self._began = None if isnan(time_s) else self._clock() - time_s
 
-    def registration(self, device_id: str, port: int | None, host: str | None, version: str) -> Registration:
-        """Return a device's introduction, with its data's size once it is loaded."""
+    def registration(
+        self, device_id: str, port: int | None, host: str | None, version: str, *, with_data: bool
+    ) -> Registration:
+        """Return a device's introduction; `with_data` adds what is known of its data and model once they are loaded."""
         introduction = Registration(
             device_id=device_id,
             port=port,
@@ -189,7 +191,7 @@ class DeviceHost:
             compressions=list(get_args(Compression)),
         )
         index, run = self.devices[device_id].index, self._run
-        if run is None or index is None:
+        if not with_data or run is None or index is None:
             return introduction
         data = {
             "num_samples": int(run.workbench.num_samples[index]),
@@ -226,7 +228,8 @@ class DeviceHost:
             ProblemError: the device is away, busy, unknown, or of another run.
         """
         received, run = self._clock(), await self._when_loaded()
-        request, vectors = await offload(len(body), _open_train_request, body, run.workbench.layout, parts)
+        layout = run.workbench.layout
+        request, vectors = await offload(layout.nbytes, _open_train_request, body, layout, parts)
         device = self._device(request.device_id)
         order = _Order(run, device, self._check_run(device, request.run_id), request, vectors, received)
         _check_settings(request, run.config)
@@ -249,7 +252,8 @@ class DeviceHost:
             ProblemError: the device is unknown, or of another run.
         """
         run = await self._when_loaded()
-        request, weights = await offload(len(body), _open_evaluate_request, body, run.workbench.layout, parts)
+        layout = run.workbench.layout
+        request, weights = await offload(layout.nbytes, _open_evaluate_request, body, layout, parts)
         device = self._device(request.device_id)
         index = self._check_run(device, request.run_id)
         bench = run.workbench

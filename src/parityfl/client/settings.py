@@ -66,10 +66,12 @@ class Settings:
 
     @property
     def listen_host(self) -> str:
-        """The address to listen on."""
+        """The address to listen on, of the kind of address that the coordinator has."""
         if self.host is not None:
             return self.host
-        return "127.0.0.1" if is_loopback(httpx.URL(self.server).host) else "0.0.0.0"  # noqa: S104 - devices are called
+        server = httpx.URL(self.server).host
+        loopback, everywhere = ("::1", "::") if ":" in server else ("127.0.0.1", "0.0.0.0")  # noqa: S104 - it is called
+        return loopback if is_loopback(server) else everywhere
 
 
 def server_url(text: str) -> str:

@@ -99,7 +99,8 @@ def create_app(coordinator: Coordinator, access: Access | None = None) -> FastAP
     limit = coordinator.config.security.max_json_bytes
     app.add_middleware(BodyLimit, limit=limit, setting=f"security.max_json_bytes = {limit}", but=f"{WORK}/")
     app.add_middleware(Paced)
-    app.add_middleware(Guarded, access=access or Access())
+    rule = access or Access()
+    app.add_middleware(Guarded, access=lambda: rule)
     _add_devices(app, coordinator)
     _add_run(app, coordinator)
     _add_watching(app, coordinator)

@@ -240,8 +240,9 @@ class DeviceRegistry:
         """Note how a device is; return whether it is known, and where it is.
 
         One that reports and could not be reached is not where it last registered, or another has registered with its
-        name since: it is asked to register again. A report that it trains for a round which it has completed was
-        written before that, and overtaken on the way.
+        name since: it is asked to register again. So is one that was revoked and has been allowed again since, before
+        it heard of either. A report that it trains for a round which it has completed was written before that, and
+        overtaken on the way.
         """
         member = self._members.get(report.device_id)
         if member is None:
@@ -255,7 +256,7 @@ class DeviceRegistry:
         member.training = None if report.training == member.completed else report.training
         here: State = ("available" if self._is_reached(member) else "unreachable") if report.available else "away"
         self.move(member, here if member.training is None else "training", "its own report")
-        return not member.misplaced
+        return not member.misplaced and member.state != "revoked"
 
     def move(self, member: Member, state: State, reason: str) -> None:
         """Change a device's state, for which `reason` is a few words.

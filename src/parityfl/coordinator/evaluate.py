@@ -80,10 +80,11 @@ class HttpEvaluator:
         fleet = self._fleet
         member = fleet.registry.at(client)
         payload = await offload(model.nbytes, self._payload, member, round, model)
-        budget_s = fleet.remaining_s
+        budget_s = 0.0
         try:
-            with fleet.exchange(client, budget_s) as exchange:
+            with fleet.exchange(client, fleet.remaining_s) as exchange:
                 async with exchange.patience, fleet.devices.slot(member):
+                    budget_s = fleet.remaining_s  # it has not had the time for which it waited for its turn
                     answer = await fleet.devices.ask(member, EVALUATE, payload, _REPLY_LIMIT)
             reply = EvaluateReply.model_validate_json(bytes(answer.body))
         except TimeoutError:

@@ -258,14 +258,18 @@ class HttpFleet:
             del self._exchanges[task]
 
     def give_up_lost(self) -> None:
-        """Notice who has gone silent; on the wall clock end the calls of the lost: who trains goes on reporting."""
+        """Notice who has gone silent, and end the calls of those of whom no answer will be taken any more.
+
+        That is who was revoked, and on the wall clock who is lost: who trains goes on reporting.
+        """
         self.registry.refresh()
         self.registry.log_losses()
-        if not self.virtual:
-            for exchange in self._exchanges.values():
-                member = self.registry.at(exchange.client)
-                if member.state == "lost":
-                    exchange.give_up(f"lost while it was asked: silent for {self.registry.silence_s(member):.2f} s")
+        for exchange in self._exchanges.values():
+            member = self.registry.at(exchange.client)
+            if member.state == "revoked":
+                exchange.give_up("revoked while it was asked")
+            elif member.state == "lost" and not self.virtual:
+                exchange.give_up(f"lost while it was asked: silent for {self.registry.silence_s(member):.2f} s")
 
     def packed(self, weights: Vector) -> Forms:
         """Return a model as it arrives at the devices; for a thread, where it is large."""
@@ -304,8 +308,8 @@ class HttpFleet:
             raise FATAL[answer.status](detail_of(answer.body))
         if answer.status != 200:
             return exchange.refused(answer)
-        async with self._reading(len(answer.body)):
-            update = await offload(len(answer.body), self._read, task, client, digest, answer)
+        async with self._reading(task.weights.nbytes):  # a small answer may expand to as much
+            update = await offload(task.weights.nbytes, self._read, task, client, digest, answer)
         return exchange.reply(Outcome.COMPLETED, update=update)
 
     def _reading(self, size: int) -> AbstractAsyncContextManager[None]:

@@ -59,6 +59,10 @@ async def _model_of(fleet: HttpFleet, member: Member) -> tuple[Layout, Vector]:
 
 def _opened(fleet: HttpFleet, answer: Answer) -> tuple[Layout, Vector]:
     layout, strange = layout_in(answer.body), "it is another model than the one that this run has agreed on"
+    if fleet.registry.agreement.layout_hash is None:
+        raise PayloadError(
+            "no device has told the layout_hash of its model yet, by which this is known to be the run's"
+        )
     if layout.digest != fleet.registry.agreement.layout_hash:  # before `unpack`, which remembers layouts
         raise PayloadError(strange)
     reply, vectors = unpack(answer.body, InitialReply, layout)

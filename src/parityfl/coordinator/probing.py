@@ -62,7 +62,7 @@ class Prober:
     async def _probe(self, member: Member) -> None:
         url = member.url
         try:
-            async with asyncio.timeout(self._patience_s), self._devices.slot(member):
+            async with self._devices.slot(member), asyncio.timeout(self._patience_s):
                 status = await self._devices.probe(member)
             trouble = "" if status == httpx.codes.OK else f"answered {status}"
         except TimeoutError:

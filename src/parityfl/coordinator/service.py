@@ -314,7 +314,7 @@ class Coordinator:
         weights = self._weights
         if weights is None:
             raise ProblemError(503, "there is no model before the run begins; POST /training/start begins it")
-        return await offload(weights.nbytes, self._model_document, weights)
+        return await offload(weights.nbytes, self._model_document, weights, self.rounds_done)
 
     def check_start(self) -> None:
         """Let the rounds begin once enough devices are here: a look at all of them, so not one for every request."""
@@ -327,12 +327,13 @@ class Coordinator:
             async with asyncio.timeout(2 * self.config.rounds.heartbeat_s):
                 await self._alone.wait()
 
-    def _model_document(self, weights: Vector) -> Payload:
+    def _model_document(self, weights: Vector, rounds_done: int) -> Payload:
+        """Return what `model` does; for a thread, during which further rounds may close."""
         time_s = 0.0 if isnan(self.fleet.elapsed_s) else self.fleet.elapsed_s
         if self.fleet.virtual:
-            time_s = self.rounds_done * self.config.rounds.interval_s
+            time_s = rounds_done * self.config.rounds.interval_s
         model = pack(weights)
-        request = self.fleet.request(self.rounds_done + 1, time_s, model.digest)
+        request = self.fleet.request(rounds_done + 1, time_s, model.digest)
         return assemble(request, {"model": model}, self.fleet.layout)
 
     def _judge(self, ledger: Ledger) -> None:

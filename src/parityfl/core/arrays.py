@@ -46,6 +46,11 @@ class Layout:
         """The number of model parameters d."""
         return self.offsets[-1]
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the vector."""
+        return 4 * self.size
+
     @cached_property
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of the names and shapes in order: two models with the same one can be averaged."""

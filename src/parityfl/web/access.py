@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -62,15 +62,15 @@ class Access:
 
 
 class Guarded:
-    """Lets an application answer what the rule does not refuse."""
+    """Lets an application answer what the rule, as it is at the time, does not refuse."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: Callable[[], Access]) -> None:
         self.app = app
         self.access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on."""
-        refusal = self.access.refusal(scope) if scope["type"] == "http" else None
+        refusal = self.access().refusal(scope) if scope["type"] == "http" else None
         await (self.app if refusal is None else refusal)(scope, receive, send)
 
 

@@ -144,7 +144,7 @@ def _compressed(data: memoryview, form: Form) -> memoryview:
 def max_bytes(layout: Layout, vectors: int) -> int:
     """Return how large a document with that many vectors may be."""
     names = sum(len(json.dumps(name)) for name in layout.names) + 128 * len(layout.names)
-    return min(MAX_HEADER_BYTES, _MESSAGE_BYTES + vectors * names) + vectors * 4 * layout.size
+    return min(MAX_HEADER_BYTES, _MESSAGE_BYTES + vectors * names) + vectors * layout.nbytes
 
 
 def unpack(
