@@ -108,7 +108,7 @@ def echo(clients: int, size: int, rounds: int) -> list[float]:
         command = [sys.executable, "-c", code, str(listening.getsockname()[1]), str(clients), str(size)]
         with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(HERE)}) as process:
             connections = [listening.accept()[0] for _ in range(clients)]
-            payload, place = bytes(size), bytearray(size)
+            payload, place = os.urandom(size), bytearray(size)
             for _ in range(rounds + 1):
                 began = perf_counter()
                 exchange(connections, payload, place)
