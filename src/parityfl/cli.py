@@ -5,6 +5,7 @@ Everything heavy is imported by the command that needs it, so that ``parityfl --
 
 import atexit
 import errno
+import gc
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -50,6 +51,10 @@ if TYPE_CHECKING:
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """What a disk says that is full."""
+
+_SELDOM = 50_000
+"""How many more objects there are before Python looks for garbage, where it does at 700 by itself: it looks through all
+that torch and matplotlib make when imported, which stays, and that was a twentieth of a short run."""
 
 app = typer.Typer(
     name="parityfl",
@@ -173,7 +178,7 @@ def coordinator(  # noqa: PLR0917
     trust.check(listening)
     if trust.tls.authority is not None and not trust.tls.serves:
         tell("without --tls-cert and --tls-key this coordinator listens without TLS; --tls-ca is for calling devices")
-    address = f"{trust.tls.scheme}://{host}:{server.port_of(listening)}"
+    address = f"{trust.tls.scheme}://{server.authority(host, server.port_of(listening))}"
     service = Service(
         min_clients=min_clients,
         start_within_s=start_within,
@@ -181,6 +186,7 @@ def coordinator(  # noqa: PLR0917
         allowed_hosts=allow_host or (),
         trust=trust,
         announce=lambda: typer.echo(f"coordinator on {address}", err=True),
+        report=lambda: _report_so_far(folder),
     )
     with nullcontext() if fd is not None else _reported(folder), resumable(f"go on with --resume --out {folder}"):
         server.run(
@@ -268,7 +274,7 @@ def ui(
     if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder: name one that holds runs, such as runs")
     listening = server.bind(host, port)
-    typer.echo(f"http://{host}:{server.port_of(listening)}", err=True)
+    typer.echo(f"http://{server.authority(host, server.port_of(listening))}", err=True)
     server.run(serve(folder, listening))
 
 
@@ -307,20 +313,27 @@ def _prepare_process(log_level: str, leash: bool) -> None:
 
 @contextmanager
 def _reported(folder: Path) -> Iterator[None]:
-    """Write the report of the run that ends inside, even before its last round.
+    """Write the report of the run that ends inside, also before its last round, but not where its user interrupts it.
 
     That a report cannot be written does not change how the run ended.
     """
-    from parityfl.api import refresh_report, report_done
+    from parityfl.api import report_done
 
     try:
         yield
     except ParityflError as error:
         if error.exit_code == UnfinishedError.exit_code:
-            with suppress(ParityflError, OSError):  # what ended it may have left nothing to report, or no room for it
-                refresh_report(folder)
+            _report_so_far(folder)
         raise
     report_done(folder)
+
+
+def _report_so_far(folder: Path) -> None:
+    """Write the report of a run unless what ended it has left nothing to report, or no room for it."""
+    from parityfl.api import refresh_report
+
+    with suppress(ParityflError, OSError):
+        refresh_report(folder)
 
 
 def main() -> None:
@@ -330,6 +343,7 @@ def main() -> None:
 
 def command() -> None:
     """Run the command line in a process of its own, which ends at once afterwards: the command `parityfl`."""
+    gc.set_threshold(_SELDOM)
     ended: list[int] = []
     atexit.register(_leave, ended)  # the first to be registered is the last to be called
     ended.append(_run())

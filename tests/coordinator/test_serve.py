@@ -3,6 +3,7 @@ import json
 import os
 import signal
 import socket
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -203,12 +204,17 @@ def test_it_keeps_serving_until_a_signal() -> None:
         async def drive(fleet: HttpFleet, observer: Observer) -> None:
             pass
 
-        rig = Rig(small_config(rounds={**HEARTBEAT}), drive, min_clients=1, keep_serving=True)
+        reports: list[threading.Thread] = []
+        service = {"keep_serving": True, "report": lambda: reports.append(threading.current_thread())}
+        rig = Rig(small_config(rounds={**HEARTBEAT}), drive, min_clients=1, **service)
         await _when_ok(lambda: rig.post("/training/start"))
         await _when_ok(lambda: rig.get("/health"), lambda r: r.json()["phase"] == "done")
         assert (await rig.post("/register", json={"device_id": "h0", "port": 5000})).status_code == 410
+        await until(lambda: reports)
         os.kill(os.getpid(), signal.SIGTERM)
         await rig.coordinator
+        assert len(reports) == 1
+        assert reports[0] is not threading.main_thread()
 
     run(main())
 

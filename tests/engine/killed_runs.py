@@ -56,7 +56,7 @@ def everywhere(folder):
 def again(folder):
     """Kill one run and its resumptions, each after a few file operations, until it is done."""
     spec, times = make_spec(), 0
-    while run_killed(spec, folder / "cut", 30):
+    while run_killed(spec, folder / "cut", 35):
         times += 1
         assert times < 50, "a resumption gets nowhere: it is killed before it has done a round"
     assert_same_end(run(spec, folder / "cut", resume=True), run(spec, folder / "whole"))

@@ -288,12 +288,16 @@ def test_a_run_that_goes_on_has_none_of_the_files_of_one_that_has_ended(tmp_path
     interrupt(spec, tmp_path / "cut", 2)
     ends = [tmp_path / "cut" / name for name in ("summary.json", "shortfall.csv")]
     assert all(file.exists() for file in ends)
+    pages = [tmp_path / "cut" / name for name in ("report.html", "table.csv", "table.md")]
+    for file in pages:
+        file.write_text("of the run as it ended")
     seen = []
     fleet = QuadraticFleet(spec, during=lambda *_: seen.extend(file.exists() for file in ends))
     run(spec, tmp_path / "cut", resume=True, fleet=fleet)
     assert seen
     assert not any(seen)
     assert all(file.exists() for file in ends)
+    assert not any(file.exists() for file in pages)
 
 
 def test_another_configuration_is_an_error_that_names_the_key(tmp_path):

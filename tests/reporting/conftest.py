@@ -1,9 +1,14 @@
+"""The tests of pages use the browser of the coordinator's tests."""
+
+import sys
 from pathlib import Path
 
 import pytest
 from folders import write_run
 
 from parityfl.reporting.load import RunData, load_run
+
+sys.path += [str(Path(__file__).parents[1] / name) for name in ("client", "coordinator")]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from folders import ROUNDS, write_run
 from parityfl.reporting.compare import compare
 from parityfl.reporting.load import RunData, load_run
 from parityfl.reporting.netgain import lost_in_the_end, without_losses
+from parityfl.reporting.report import run_page
 from parityfl.reporting.tables import markdown
 
 
@@ -35,6 +36,14 @@ def test_the_spread_of_a_loss_is_left_out(run: RunData, gains: list[float | None
     assert lost_in_the_end(judged) == lost
     assert without_losses(judged).rounds["net_gain_cv"].count() == known
     assert without_losses(judged).rounds["credited_to_net"].count() == known
+
+
+def test_the_page_of_a_run_says_so_and_shows_no_such_figure(run: RunData):
+    page = run_page(with_gains(run, [-0.25] * ROUNDS))
+    assert "The clients lost more than they gained" in page
+    assert "-0.250 nats on average" in page
+    assert "credited / net –, net-gain CV –;" in page
+    assert "lost more than they gained</" not in run_page(run)
 
 
 def test_a_comparison_counts_the_runs_whose_net_gain_is_a_loss(tmp_path: Path):

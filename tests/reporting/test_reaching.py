@@ -85,8 +85,12 @@ def test_where_half_do_not_get_there_the_median_is_not_a_number(tmp_path: Path):
     assert row["conditional_selection_gap_reached_runs"] == 0
 
 
-def test_a_method_alone_has_nothing_to_reach(run: RunData):
+def test_a_method_alone_has_nothing_to_reach(run: RunData, tmp_path: Path):
     assert paces(compare([run])) == []
+    elsewhere = {"availability": {"name": "bernoulli"}}
+    other = load_run(write_run(tmp_path / "other", changes=elsewhere))
+    assert len(compare([run, other]).rows) == 2
+    assert paces(compare([run, other])) == []
 
 
 def test_runs_without_a_partner_do_not_count(tmp_path: Path):

@@ -277,6 +277,14 @@ def test_the_versions_of_the_runs_that_count_are_told_and_a_mixture_is_a_note(tm
     assert mixed.notes[-1].startswith("The runs were made with torch 2.14 and 2.15: a difference may come from that")
 
 
+def test_a_package_of_which_only_some_runs_use_a_part_is_no_mixture(tmp_path: Path):
+    config = {"versions": {"torch": "2.14", "tiny-parts": "0.3"}}
+    ours = load_run(write_run(tmp_path / "ours", changes={"versions": {"torch": "2.14"}}))
+    comparison = compare([load_run(write_run(tmp_path / "theirs", seed=2, changes=config)), ours])
+    assert comparison.versions == {"torch": "2.14", "tiny-parts": "0.3"}
+    assert not any("made with" in note for note in comparison.notes)
+
+
 def test_the_manifest_is_of_results_and_not_of_folders(tmp_path: Path):
     first, second = {"model_hash": "aa", "ledger_hash": "bb"}, {"model_hash": "cc", "ledger_hash": "dd"}
     ours = write_run(tmp_path / "x" / "ours", seed=1, summary=first), write_run(tmp_path / "x" / "b", summary=second)

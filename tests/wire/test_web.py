@@ -8,7 +8,7 @@ import pytest
 
 from parityfl.core.errors import FleetError
 from parityfl.web.problems import detail_of, problem
-from parityfl.web.server import adopt, bind, is_loopback, port_of, run
+from parityfl.web.server import adopt, authority, bind, is_loopback, port_of, run
 
 HELD = (
     "import sys, time; from parityfl.web.leash import hold; hold(); print('up', flush=True); time.sleep(60); "
@@ -67,6 +67,11 @@ def test_a_socket_of_the_parent_is_adopted() -> None:
 )
 def test_loopback(host: str, own: bool) -> None:
     assert is_loopback(host) == own
+
+
+@pytest.mark.parametrize(("host", "written"), [("::1", "[::1]:80"), ("127.0.0.1", "127.0.0.1:80"), ("pi", "pi:80")])
+def test_an_address_is_written_as_urls_have_it(host: str, written: str) -> None:
+    assert authority(host, 80) == written
 
 
 def test_the_detail_of_a_problem_is_found_or_whatever_there_is() -> None:

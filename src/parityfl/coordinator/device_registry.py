@@ -14,6 +14,7 @@ from parityfl.coordinator.agreement import Agreement
 from parityfl.core.errors import FleetError
 from parityfl.core.types import BoolArray, FloatArray, IntArray
 from parityfl.core.wording import listed
+from parityfl.web.server import authority
 from parityfl.wire.payload import PLAIN, Form
 from parityfl.wire.schemas import DeviceReport, Registration, State, Transition
 
@@ -98,10 +99,9 @@ class Member:
     @property
     def url(self) -> str:
         """Where the device is called, or that it polls."""
-        if self.polls:
+        if self.port is None:
             return "polls"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{authority(self.host, self.port)}"
 
 
 class DeviceRegistry:

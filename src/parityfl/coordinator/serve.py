@@ -51,6 +51,7 @@ class Service:
         trust: whom to trust.
         folder: the run folder; None: none, and no credentials.
         announce: is called once devices and operators can connect.
+        report: is called in a thread once the rounds are over, where it is served on: the folder may be read from then.
     """
 
     min_clients: int | None = None
@@ -64,6 +65,7 @@ class Service:
     trust: Trust = field(default_factory=Trust)
     folder: Path | None = None
     announce: Callable[[], None] = lambda: None
+    report: Callable[[], None] = lambda: None
 
 
 async def serve(
@@ -169,6 +171,7 @@ async def _run(coordinator: Coordinator, drive: Drive, service: Service) -> None
             _finish(coordinator, rounds)
             await coordinator.everyone_dismissed()
         if service.keep_serving and _as_wanted(rounds, coordinator):
+            await asyncio.to_thread(service.report)
             await signalled.wait()
     if rounds.cancelled():
         raise KeyboardInterrupt

@@ -91,8 +91,8 @@ class RunFolder:
         return summary if isinstance(summary, dict) else {}
 
     def drop_end(self) -> None:
-        """Remove what is only true of a run that has ended, where it goes on: the summary and the shortfall."""
-        for name in ("summary.json", "shortfall.csv"):
+        """Remove what is only true of a run that has ended, where it goes on: summary, shortfall and report."""
+        for name in ("summary.json", "shortfall.csv", "report.html", "table.csv", "table.md"):
             (self.path / name).unlink(missing_ok=True)
 
     @asynccontextmanager

@@ -201,10 +201,10 @@ class Comparison:
 
 
 def versions_of(rows: Iterable[Row]) -> dict[str, set[str]]:
-    """Return all versions of each package that the runs of some rows were made with."""
+    """Return all versions of each package that the runs of some rows were made with, as far as they use it."""
     made_with = [run.config.get("versions", {}) for row in rows for run in row.runs]
     names = dict.fromkeys(name for versions in made_with for name in versions)
-    return {name: {versions.get(name, "unknown") for versions in made_with} for name in names}
+    return {name: {versions[name] for versions in made_with if name in versions} for name in names}
 
 
 def _spans(numbers: list[int]) -> list[str]:

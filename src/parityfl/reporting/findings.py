@@ -9,9 +9,8 @@ import polars as pl
 from parityfl.core.left_behind import LITTLE_BENEFIT, MANY_DUE, MANY_MISSED
 from parityfl.core.wording import listed
 from parityfl.reporting.load import RunData, last_known, unfinished
+from parityfl.reporting.netgain import lost_in_the_end
 from parityfl.reporting.tables import UNKNOWN, number
-
-"""How many client names a sentence spells out."""
 
 OFTEN_LATE = 0.5
 MANY_SELECTIONS = 3
@@ -64,6 +63,7 @@ def warnings(run: RunData, clients: pl.DataFrame) -> list[Finding]:
         _unfinished(run),
         _not_deterministic(run),
         _unmeasured(run, clients),
+        _lost(run),
         *_left_behind(clients),
         _often_late(run),
         _refused(run),
@@ -236,6 +236,15 @@ def _unmeasured(run: RunData, clients: pl.DataFrame) -> Finding | None:
     who = "" if len(unknown) == took_part.height else f" of {_clients(len(unknown))}"
     text = f"{listed(unknown)}. In no round that they took part in is their {gain} known: {why}. No figure counts them."
     return Finding(f"The utility{who} was not measured", "", text)
+
+
+def _lost(run: RunData) -> Finding | None:
+    """Say why the figures of net gain are missing."""
+    if not lost_in_the_end(run):
+        return None
+    mean = number(last_known(run.rounds, "mean_net_gain"))
+    text = f"{mean} nats on average: net-gain CV and credited / net, which divide by that, are left out."
+    return Finding("The clients lost more than they gained", "", text)
 
 
 def _left_behind(clients: pl.DataFrame) -> list[Finding]:

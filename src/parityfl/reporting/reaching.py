@@ -82,7 +82,7 @@ def paces(comparison: Comparison) -> list[Pace]:
     Methods and baseline are paired as for differences: by seed, in one setting.
     """
     bases = {row.setting: row for row in comparison.rows if row.method == comparison.baseline}
-    rows = comparison.rows if len(comparison.rows) > 1 else ()
+    rows = comparison.rows if len({row.method for row in comparison.rows}) > 1 else ()
     paired = [(row, pairs_of(row, bases.get(row.setting), comparison.baseline)[0]) for row in rows]
     found = (_pace(row, pairs, target) for target in TARGETS for row, pairs in paired)
     return [pace for pace in found if pace]

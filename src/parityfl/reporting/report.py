@@ -22,6 +22,7 @@ from parityfl.reporting.comparison import ComparedRun, Comparison
 from parityfl.reporting.findings import headlines, left_out, warnings
 from parityfl.reporting.load import CONFIG, RunData, load_run, run_folders, unfinished
 from parityfl.reporting.method_figures import METHOD_FIGURES, paired_differences
+from parityfl.reporting.netgain import without_losses
 from parityfl.reporting.reaching import paces
 from parityfl.reporting.requested import availability_line, dropout_line
 from parityfl.reporting.run_figures import END_FIGURES, RUN_FIGURES
@@ -92,7 +93,7 @@ def write_comparison(folder: Path, notes: Sequence[str] = ()) -> tuple[Path, Com
 
 def run_page(run: RunData) -> str:
     """Return the report of one run as HTML."""
-    clients = standing(run)
+    clients, run = standing(run), without_losses(run)
     figures = RUN_FIGURES if run.shortfall is None else {**RUN_FIGURES, **END_FIGURES}
     return render(
         "run.html.jinja",

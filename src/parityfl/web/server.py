@@ -76,6 +76,11 @@ def port_of(listening: socket.socket) -> int:
     return port
 
 
+def authority(host: str, port: int) -> str:
+    """Return a host, which may be an IPv6 address, and a port as a URL has them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def is_loopback(host: str) -> bool:
     """Return whether a host name or address is this machine's own loopback."""
     if host.lower() == "localhost":

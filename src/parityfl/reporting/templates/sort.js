@@ -2,7 +2,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const headings = [...table.tHead.rows[0].cells];
   const key = (row, column) => {
     const text = row.cells[column].textContent.trim();
-    const number = parseFloat(text.replace("−", "-"));
+    const number = parseFloat(text.replace(/^[<>] /, ""));
     return Number.isNaN(number) ? text : number;
   };
   const order = (a, b) =>
