@@ -7,7 +7,6 @@ from cards import card
 from parityfl.conformance.selection import (
     CONSTANT,
     EXACT,
-    HIDER,
     PAIR,
     Claim,
     HalfHidden,
@@ -86,7 +85,6 @@ def test_hiding_halves_what_the_server_sees():
 def test_hiding_does_not_pay_under_lnu_and_does_under_the_papers_rule():
     assert hiding_ratio(EXACT, 600) < 0.7
     assert hiding_ratio(CupPaper(), 1500) > 1.5
-    assert HIDER == 2
 
 
 def test_rows_of_the_strategy_table():

@@ -39,11 +39,8 @@ def test_registered_aggregator_keeps_the_contract(name, keys):
 
 
 @pytest.mark.parametrize("name", aggregator.names())
-def test_registered_aggregator_says_what_it_is(name):
-    entry = aggregator.get(name)
-    assert entry.source
-    assert entry.__doc__.splitlines()[0].endswith((".", ":"))
-    assert "Attributes:" in entry.__doc__
+def test_registered_aggregator_says_what_its_keys_are(name):
+    assert "Attributes:" in aggregator.get(name).__doc__
 
 
 @pytest.mark.parametrize("name", aggregator.names())

@@ -33,13 +33,6 @@ def test_registered_selector_keeps_the_contract(name):
     check_selector(selector.get(name)())
 
 
-@pytest.mark.parametrize("name", selector.names())
-def test_registered_selector_says_what_it_is(name):
-    entry = selector.get(name)
-    assert entry.source
-    assert entry.__doc__.splitlines()[0].endswith(".")
-
-
 def joining(rule, wait):
     """Let clients 3, 4 and 5 of six register after so many rounds without anybody, and only them come from then on.
 

@@ -177,8 +177,8 @@ def test_half_life_halves():
     state = state_of(u=(8, 4), n=(16, 8), q=(2, 2), s=(4, 2), ubar=1, clipped=(0, 0, 0))
     for _ in range(4):
         state = observe(selector, state, (0, 0), (0, 0), (0.0, 0.0))
-    assert state["u"] == pytest.approx([4, 2])
-    assert state["n"] == pytest.approx([8, 4])
+    for name, half in {"u": [4, 2], "n": [8, 4], "q": [1, 1], "s": [2, 1]}.items():
+        assert state[name] == pytest.approx(half)
 
 
 def test_strict_leaves_slots_empty():

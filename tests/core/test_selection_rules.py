@@ -345,14 +345,6 @@ def test_need_by_loss():
     assert Need().index({}, view) == pytest.approx([0.375, 0.5, 0.2])
 
 
-def test_need_by_local_gain_has_a_floor():
-    """Gains (2, -1): the negative one counts 0 in the mean 1, and a tenth of that is the least need."""
-    ledger = ledger_of(2, 3, selected=(1, 1), available=(3, 3), local_gain=(2.0, -1.0))
-    view = view_of(small_world((1.0, 1.0), 1), (0, 1), 4, ledger=ledger)
-    assert Need(by="local_gain").index({}, view) == pytest.approx([1.5 / 8, 1.5 / 0.4])
-    check_selector(Need(by="local_gain"))
-
-
 def test_aw_psp_covers_labels_before_it_fills():
     """Labels (0, 1, 2, 0, 1, 2). Scores favour 0 and 3, both of label 0: the second and third slots add a label."""
     world = small_world((1.0,) * 6, 3)
@@ -400,11 +392,12 @@ def test_a_client_that_came_against_its_truth_is_estimated(truth):
     assert probability == pytest.approx([1 / 3, 2 / 3])
 
 
-def test_the_least_need_is_a_tenth_of_the_mean():
-    """Gains (6, -1): mean 3, so the second needs .3."""
+def test_the_least_need_by_local_gain_is_a_tenth_of_the_mean():
+    """Gains (6, -1): the negative one counts 0 in the mean 3, so the second needs .3."""
     ledger = ledger_of(2, 3, selected=(1, 1), available=(3, 3), local_gain=(6.0, -1.0))
     view = view_of(small_world((1.0, 1.0), 1), (0, 1), 4, ledger=ledger)
     assert Need(by="local_gain").index({}, view) == pytest.approx([1.5 / 24, 1.5 / 1.2])
+    check_selector(Need(by="local_gain"))
 
 
 @pytest.mark.parametrize(("latency", "quantile"), [((1.0, 2.0, nan, nan), 1.0), ((1.0, nan, nan, nan), 0.0)])

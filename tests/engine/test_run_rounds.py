@@ -8,6 +8,7 @@ import os
 import tracemalloc
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from time import sleep
 from typing import ClassVar
 
 import numpy as np
@@ -402,11 +403,25 @@ def test_a_late_update_does_not_replace_a_newer_one(tmp_path):
     assert folded == [(3, 2)]
 
 
-def test_the_moving_average_is_of_the_models(tmp_path):
-    """With decay 0 the moving average is the model itself."""
-    spec = make_spec(ema=0.0)
-    run(spec, tmp_path)
-    assert all(row["global_accuracy"] == row["ema_global_accuracy"] for row in rows(tmp_path, "rounds"))
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_the_moving_average_is_of_the_models(tmp_path, decay):
+    """It begins as the model before the first round; with decay 0 it is the model itself."""
+    spec, seen = make_spec(ema=decay), []
+    plain = make_evaluator(spec)
+
+    async def evaluate(round, weights, average, **more):
+        seen.append((weights.copy(), average.copy()))
+        return await plain(round, weights, average, **more)
+
+    run(spec, tmp_path, evaluate=evaluate)
+    expected = seen[0][0]
+    np.testing.assert_array_equal(seen[0][1], expected)
+    for weights, average in seen[1:]:
+        expected = decay * expected + (1 - decay) * weights
+        np.testing.assert_allclose(average, expected, rtol=1e-5, atol=1e-7)
+    assert len(seen) == spec.rounds + 1
+    same = [row["global_accuracy"] == row["ema_global_accuracy"] for row in rows(tmp_path, "rounds")]
+    assert all(same[1:]) == (decay == 0)
 
 
 def test_the_last_round_may_be_idle(tmp_path):
@@ -469,7 +484,7 @@ def test_a_method_without_rows_writes_none(tmp_path):
     assert not (tmp_path / "journal" / "rows").exists()
 
 
-def test_what_selected_and_folded_does_not_depend_on_the_order_of_replies(tmp_path):
+def test_what_selected_and_folded_does_not_depend_on_how_long_replies_took(tmp_path):
     """Latencies differ between fleets and are not part of either hash."""
     spec = make_spec()
     slow = QuadraticFleet(spec)
@@ -486,11 +501,16 @@ def test_what_selected_and_folded_does_not_depend_on_the_order_of_replies(tmp_pa
 
 
 def test_times_and_memory_are_measured(tmp_path):
-    run(make_spec(), tmp_path)
+    """Training and evaluation take so long as they sleep, at the least, and the parts are within the round."""
+    spec = make_spec()
+    slow = {"fleet": QuadraticFleet(spec, during=lambda *_: sleep(0.01))}
+    run(spec, tmp_path, evaluate=make_evaluator(spec, during=lambda _: sleep(0.02)), **slow)
     for row in rows(tmp_path, "rounds"):
-        parts = [float(row[name]) for name in ("select_s", "train_s", "aggregate_s", "evaluate_s")]
-        assert all(part >= 0 for part in parts)
-        assert sum(parts) <= float(row["round_s"])
+        parts = {name: float(row[name]) for name in ("select_s", "train_s", "aggregate_s", "evaluate_s")}
+        assert all(part >= 0 for part in parts.values())
+        assert sum(parts.values()) <= float(row["round_s"])
+        assert parts["evaluate_s"] >= 0.02
+        assert parts["train_s"] >= 0.01 * int(row["num_selected"])
         assert int(row["rss_bytes"]) > 0
     assert [float(row["time_s"]) for row in rows(tmp_path, "rounds")] == [600.0 * t for t in range(6)]
 

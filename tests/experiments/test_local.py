@@ -50,9 +50,9 @@ def test_any_number_of_workers_gives_the_same_hashes(tmp_path: Path, changes: di
 
 
 def test_a_convolution_network_and_a_start_of_ones_own_train_alike(tmp_path: Path) -> None:
-    """`afl` gives each client a model of its own to start from, which the board does not hold."""
+    """`fedawe` gives each client a model of its own to start from, which the board does not hold."""
     for workers in (1, 2):
-        changes = {"aggregator": {"name": "afl"}, "model": {"name": "cnn-small"}, "engine": {"workers": workers}}
+        changes = {"aggregator": {"name": "fedawe"}, "model": {"name": "cnn-small"}, "engine": {"workers": workers}}
         execute(config(**changes), tmp_path / str(workers))
     assert hashes(tmp_path / "1") == hashes(tmp_path / "2")
 
@@ -96,7 +96,7 @@ def selections(folder: Path) -> list[tuple[str, str, str]]:
 def test_batched_mode_selects_the_same_and_learns_alike(tmp_path: Path, workers: int) -> None:
     """Sixteen clients of a few images: three rounds of twelve, with a selector that steers by the measured gains."""
     common = {
-        "method": "parityfl",
+        "method": "parityfl-utility",
         "population": {"clients": 16, "per_round": 12, "samples_per_client": 20},
         "rounds": {"count": 3},
         "availability": {"name": "bernoulli", "pi": 0.9},

@@ -41,13 +41,6 @@ def test_opportunity_parity_in_long_run():
     assert schedule.inclusion == pytest.approx(rates, abs=0.07)
 
 
-def test_lemma_two():
-    """pi = (.9, .1), drawing by 1 / pi: .81 + .09 * .1 = .819 of the rounds for client 0, .01 + .081 = .091 for 1."""
-    pair = config(2000, population__clients=2, availability__pi=[0.9, 0.1], selector__name="inverse-availability")
-    schedule = run_schedule(pair)
-    assert schedule.ledger.selected / 2000 == pytest.approx([0.819, 0.091], abs=0.04)
-
-
 def test_a_row_per_client(tmp_path: Path):
     configuration = config(50, utility__mu=[1, 2, 0.5])
     schedule = run_schedule(configuration)
@@ -125,7 +118,7 @@ def test_who_drops_out_yields_nothing():
     assert np.array_equal(ledger.utility, ledger.participated)
 
 
-def test_methods_meet_the_same_arrivals_and_yields():
+def test_methods_meet_the_same_arrivals():
     one, other = (run_schedule(config(60, selector__name=name, utility__noise=0.4)) for name in ("lnu", "round-robin"))
     assert np.array_equal(one.ledger.available, other.ledger.available)
     again = run_schedule(config(60, selector__name="lnu", utility__noise=0.4))
@@ -149,19 +142,21 @@ def test_every_selector_plays(name):
 )
 def test_slots_are_filled_and_no_more(pi, per_round, rounds, name):
     per_round = min(per_round, len(pi))
-    schedule = run_schedule(
-        config(
-            rounds,
-            population__clients=len(pi),
-            population__per_round=per_round,
-            availability__pi=pi,
-            selector__name=name,
-        )
+    configuration = config(
+        rounds,
+        population__clients=len(pi),
+        population__per_round=per_round,
+        availability__pi=pi,
+        selector__name=name,
     )
+    schedule = run_schedule(configuration)
     ledger = schedule.ledger
+    world = configuration.world(np.ones(len(pi), dtype=int), np.zeros((len(pi), 0), dtype=int))
+    process = configuration.availability.build().bind(world)
+    there = [process.available(t * configuration.rounds.interval_s).sum() for t in range(rounds)]
     assert ledger.rounds == rounds
     assert np.all(ledger.selected <= ledger.available)
-    assert ledger.selected.sum() <= per_round * rounds
+    assert ledger.selected.sum() == sum(min(per_round, count) for count in there)
     known = ledger.available > 0
     assert np.all((schedule.inclusion[known] >= 0) & (schedule.inclusion[known] <= 1 + 1e-9))
     assert np.nansum(schedule.inclusion * ledger.available) == pytest.approx(ledger.selected.sum())

@@ -110,13 +110,6 @@ def test_sgd_is_that_of_torch(settings):
     assert loss == pytest.approx(mean, rel=1e-6)
 
 
-def test_the_last_partial_batch_counts_by_its_examples():
-    """Three examples in batches of two: two steps an epoch."""
-    assert task(epochs=3).steps == 6
-    _, loss = descend(net(), task(lr=1e-30), torch.zeros(4))
-    assert loss == pytest.approx(np.log(2))
-
-
 def test_nothing_that_is_given_changes():
     given = task(weights=torch.ones(4), control=torch.ones(4), memory=torch.ones(4), epochs=2)
     for objective in (Plain(), FedProx(0.1), Ditto(0.1), Scaffold()):

@@ -62,7 +62,7 @@ def assert_same_round(work: Workbench, kernel: Any) -> None:
             assert np.allclose(together[row][1], memory, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("name", objective.names())
+@pytest.mark.parametrize("name", [name for name in objective.names() if name != "plain"])  # which is below
 def test_every_objective(name: str) -> None:
     assert_same_round(bench(objective={"name": name}), "grouped")
 

@@ -112,18 +112,6 @@ def test_arbitrary_bytes_are_refused(data: bytes) -> None:
         read(data)
 
 
-@given(st.data())
-def test_altered_bytes_are_refused_or_read_and_nothing_else(data: st.DataObject) -> None:
-    alter_and_read(bytes(assemble(REQUEST, {"model": WEIGHTS}, LAYOUT)), data)
-
-
-@given(st.integers(0, 600))
-def test_a_cut_document_is_refused(length: int) -> None:
-    packed = bytes(assemble(REQUEST, {"model": WEIGHTS}, LAYOUT))
-    with pytest.raises(PayloadError):
-        read(packed[: min(length, len(packed) - 1)])
-
-
 def test_the_pieces_share_the_bytes_of_the_model() -> None:
     first, second = (assemble(REQUEST, {"model": WEIGHTS}, LAYOUT) for _ in range(2))
     assert np.shares_memory(np.asarray(first.parts[1]), WEIGHTS)

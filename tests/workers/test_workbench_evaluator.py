@@ -15,8 +15,9 @@ from parityfl.workers.evaluate import WorkbenchEvaluator
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn-small"])
-def test_evaluation_is_the_same_whoever_measures(model: str) -> None:
-    """The first 360 test images in pieces and by one pass; the moving average is another model than the weights."""
+def test_evaluation_is_the_same_whoever_measures(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test images in pieces of a batch and by one pass; the moving average is another model than the weights."""
+    monkeypatch.setattr("parityfl.training.holdings.BATCHES_A_PIECE", 1)
     bench = Workbench(config(model={"name": model}))
     weights = bench.initial_weights()
     average = weights * np.float32(0.5)
@@ -61,8 +62,9 @@ def test_pieces_are_whole_batches() -> None:
 
 
 def test_pieces_measure_what_the_whole_does(bench: Workbench) -> None:
-    weights, half = bench.initial_weights(), 512
-    whole = bench.measure("held", weights)
-    parts = [bench.measure("test", weights, 0, half), bench.measure("test", weights, half)]
-    assert np.concatenate([part[0] for part in parts]).tobytes() == bench.measure("test", weights)[0].tobytes()
-    assert len(whole[0]) == bench.holdings.held.bounds[-1]
+    weights, batch = bench.initial_weights(), bench.evaluation_batch
+    whole = bench.measure("test", weights)
+    pieces = [bench.measure("test", weights, 0, batch), bench.measure("test", weights, batch)]
+    assert all(len(piece[0]) > 0 for piece in pieces)
+    for parts, together in zip(zip(*pieces, strict=True), whole, strict=True):
+        assert np.concatenate(parts).tobytes() == together.tobytes()

@@ -58,7 +58,7 @@ def worst_mean(values: FloatArray) -> float:
     """
     known = np.sort(_known(values))
     with np.errstate(over="ignore"):
-        return float(known[: math.ceil(0.1 * len(known))].mean()) if len(known) else math.nan
+        return float(known[: -(-len(known) // 10)].mean()) if len(known) else math.nan
 
 
 def mean(values: FloatArray) -> float:
