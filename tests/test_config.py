@@ -28,7 +28,7 @@ from parityfl.core.aggregation import aggregator
 from parityfl.core.availability import availability
 from parityfl.core.errors import ConfigError
 from parityfl.core.objectives import objective
-from parityfl.core.presets import parts, preset_names
+from parityfl.core.presets import preset_names
 from parityfl.core.selection import Selector, selector
 from parityfl.options import read_config
 
@@ -570,10 +570,6 @@ def test_a_coordinators_file_keeps_its_engine_keys(tmp_path):
     lowest = {"rounds": {"clock": "wall"}, "engine": {"name": "http"}}
     config = read_config({"config_file": file, "assignments": None, "engine": "http"}, lowest)
     assert (config.engine.name, config.engine.precision) == ("http", "bf16")
-
-
-def test_a_method_that_says_nothing_is_named_by_the_defaults():
-    assert parts({}) == parts(resolve([], {}).document())
 
 
 @pytest.mark.parametrize(

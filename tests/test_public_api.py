@@ -126,7 +126,7 @@ def test_importing_the_package_imports_nothing_else():
 def test_the_help_is_quick():
     code = "import sys\nfrom parityfl.cli import main\nsys.argv = ['parityfl', '--help']\n"
     code += "try:\n    main()\nexcept SystemExit:\n    pass"
-    assert not loaded_by(code) & (HEAVY | WEB | {"numpy", "pydantic"})
+    assert not loaded_by(code) & (HEAVY | WEB | {"numpy", "pydantic", "rich"})
 
 
 def test_what_workers_are_forked_from_ends_as_it_should_when_somebody_else_imports_it():

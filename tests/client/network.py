@@ -123,6 +123,14 @@ def train_document(config: Config, **changes: Any) -> bytes:
     return bytes(assemble(train_request(config, **changes), {"model": WEIGHTS}, LAYOUT))
 
 
+def assert_problem(response: httpx.Response, status: int, *words: str) -> None:
+    """Require that an answer is a problem with this status, whose detail has these words."""
+    assert response.headers["content-type"] == "application/problem+json", response.text
+    problem = response.json()
+    assert response.status_code == problem["status"] == status, response.text
+    assert all(word in problem["detail"] for word in words), problem["detail"]
+
+
 def closed_port() -> int:
     """Return a port of loopback on which nobody listens."""
     with socket.socket() as probe:

@@ -17,6 +17,7 @@ from network import (
     SAMPLES,
     WEIGHTS,
     NumpyWorkbench,
+    assert_problem,
     run,
     served,
     small_config,
@@ -84,13 +85,6 @@ def opened(response: httpx.Response) -> tuple[TrainReply, dict[str, Any]]:
     return unpack(response.content, TrainReply, LAYOUT, ("model",), ("control",))
 
 
-def assert_problem(response: httpx.Response, status: int, *words: str) -> None:
-    assert response.headers["content-type"] == "application/problem+json"
-    problem = response.json()
-    assert response.status_code == problem["status"] == status
-    assert all(word in problem["detail"] for word in words), problem["detail"]
-
-
 def test_training_returns_what_was_learned() -> None:
     """Client 1 adds 2 to every parameter."""
 
@@ -121,18 +115,22 @@ def test_a_control_variate_travels_both_ways() -> None:
     async def main() -> None:
         config = small_config(objective={"name": "scaffold"})
         async with hosting("h0", config=config) as rig:
-            request, _ = unpack(train_document(config), _request_type(), LAYOUT)
-            body = bytes(assemble(request, {"model": WEIGHTS, "control": WEIGHTS}, LAYOUT))
+            body = bytes(assemble(train_request(config), {"model": WEIGHTS, "control": WEIGHTS}, LAYOUT))
             _, vectors = opened(await rig.http.post("/train", content=body))
             np.testing.assert_array_equal(vectors["control"], 2 * WEIGHTS)
 
     run(main())
 
 
-def _request_type() -> Any:
-    from parityfl.wire.schemas import TrainRequest
+def test_a_device_that_cannot_keep_what_its_objective_needs_says_so(tmp_path: Path) -> None:
+    """A file stands where its folder should be."""
 
-    return TrainRequest
+    async def main() -> None:
+        (tmp_path / "0").write_text("")
+        async with hosting("h0", config=small_config(objective={"name": "ditto"}), state=tmp_path) as rig:
+            assert_problem(await rig.train(round=2), 507, "h0", "make room")
+
+    run(main())
 
 
 def test_memory_is_as_of_the_round_that_the_coordinator_names(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from network import RUN, NumpyWorkbench, run, served, small_config, train_document, until
+from network import RUN, NumpyWorkbench, closed_port, run, served, small_config, train_document, until
 from parityfl.client.membership import Membership
 from parityfl.client.serve import serve
 from parityfl.client.settings import Settings
@@ -277,7 +276,7 @@ def test_wall_clock_availability_follows_the_time_of_the_run() -> None:
 
 def test_an_absent_coordinator_is_waited_for_and_then_given_up() -> None:
     async def main() -> None:
-        settings = Settings(f"http://127.0.0.1:{_free_port()}", ("h0",), port=0, patience_s=0.2)
+        settings = Settings(f"http://127.0.0.1:{closed_port()}", ("h0",), port=0, patience_s=0.2)
         with pytest.raises(FleetError, match=r"no coordinator at http://127.0.0.1:\d+.* 0.2 s .*--patience"):
             await serve(settings, NumpyWorkbench)
 
@@ -290,12 +289,12 @@ def test_a_coordinator_that_comes_late_is_found(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Membership, "_bear", lambda self, attempt: (failures.append(attempt), bear(self, attempt)))
 
     async def main() -> None:
-        coordinator, port = FakeCoordinator(), _free_port()
+        coordinator, port = FakeCoordinator(), closed_port()
         devices = asyncio.create_task(
             serve(Settings(f"http://127.0.0.1:{port}", ("h0",), port=0, patience_s=20), NumpyWorkbench)
         )
         await until(lambda: failures)
-        async with _serve_at(coordinator.app(), port):
+        async with served(coordinator.app(), port):
             await until(lambda: coordinator.updates)
             coordinator.status["leave"] = True
             await devices
@@ -305,15 +304,15 @@ def test_a_coordinator_that_comes_late_is_found(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_coordinator_that_vanishes_and_returns_is_found_again() -> None:
     async def main() -> None:
-        coordinator, port = FakeCoordinator(), _free_port()
+        coordinator, port = FakeCoordinator(), closed_port()
         devices = asyncio.create_task(
             serve(Settings(f"http://127.0.0.1:{port}", ("h0",), port=0, patience_s=20), NumpyWorkbench)
         )
-        async with _serve_at(coordinator.app(), port):
+        async with served(coordinator.app(), port):
             await until(lambda: coordinator.updates)
         restarted = FakeCoordinator()
         restarted.status["known"] = False
-        async with _serve_at(restarted.app(), port):
+        async with served(restarted.app(), port):
             await until(lambda: restarted.registrations)
             restarted.status["leave"] = True
             await devices
@@ -425,18 +424,3 @@ except KeyboardInterrupt:
 async def _spawn(url: str) -> "subprocess.Popen[bytes]":
     environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
     return subprocess.Popen([sys.executable, "-c", SCRIPT, url], env=environment)
-
-
-@asynccontextmanager
-async def _serve_at(app: FastAPI, port: int) -> AsyncIterator[None]:
-    from parityfl.web.server import serving
-
-    async with serving(app, bind("127.0.0.1", port)):
-        yield
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

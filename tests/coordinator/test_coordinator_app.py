@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from network import LAYOUT, RUN, WEIGHTS, run, served, small_config
+from network import LAYOUT, RUN, WEIGHTS, assert_problem, run, served, small_config, until
 from parityfl.config import Config
 from parityfl.coordinator.addresses import Addresses
 from parityfl.coordinator.app import create_app
@@ -91,13 +91,6 @@ def closed_round(number: int, clients: int = 4) -> ClosedRound:
         ledger = account(ledger, RoundRecord(**{**fields, **known, **more, "round": earlier}))
     figures = {"round": number, "global_accuracy": 0.25, "utility_cv": np.nan, "num_available": 3}
     return ClosedRound(record, ledger, figures, WEIGHTS + number, {1: "no reply"})
-
-
-def assert_problem(response: httpx.Response, status: int, *words: str) -> None:
-    assert response.headers["content-type"] == "application/problem+json"
-    problem = response.json()
-    assert response.status_code == problem["status"] == status
-    assert all(word in problem["detail"] for word in words), problem["detail"]
 
 
 def test_registration_gives_what_a_device_needs() -> None:
@@ -443,9 +436,11 @@ def test_start_and_stop() -> None:
     run(main())
 
 
-async def events(http: httpx.AsyncClient, headers: dict[str, str] | None = None) -> list[tuple[str, str, Any]]:
-    """Return all events until the stream ends."""
-    found, current = [], {}
+async def events(
+    http: httpx.AsyncClient, headers: dict[str, str] | None = None, found: list[Any] | None = None
+) -> list[tuple[str, str, Any]]:
+    """Return all events until the stream ends; `found` has those that have come."""
+    found, current = [] if found is None else found, {}
     async with http.stream("GET", "/events", headers=headers) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         async for line in response.aiter_lines():
@@ -463,10 +458,13 @@ def test_events_are_replayed_to_who_comes_late_and_followed_by_who_is_there() ->
             rig.coordinator.started(WEIGHTS, 0, 3)
             rig.coordinator.round_closed(closed_round(1))
             first = (await anext(rig.coordinator.events.follow())).number
-            follower = asyncio.create_task(events(rig.http))
+            there: list[Any] = []
+            follower = asyncio.create_task(events(rig.http, found=there))
             resumed = asyncio.create_task(events(rig.http, {"Last-Event-ID": str(first + 1)}))
             strangers = [asyncio.create_task(events(rig.http, {"Last-Event-ID": str(n)})) for n in (2, first + 9)]
+            await until(lambda: len(there) == 2)
             rig.coordinator.round_closed(closed_round(2))
+            await until(lambda: len(there) == 3)
             rig.coordinator.finish("done")
             rig.coordinator.events.close()
             seen = await follower

@@ -37,7 +37,7 @@ def test_who_does_not_answer_leaves_nan() -> None:
 
 def test_who_does_not_answer_in_time_rests_and_holds_up_few_rounds(caplog: pytest.LogCaptureFixture) -> None:
     """h1 hangs: it is asked in round 1, after 1 round in 3, after 2 in 6, after 4 in 11; then it answers."""
-    times = {"clock": "wall", "heartbeat_s": 0.2, "deadline_s": 0.1, "grace_s": 0.1}
+    times = {"clock": "wall", "heartbeat_s": 0.5, "deadline_s": 0.25, "grace_s": 0.25}
 
     async def main() -> None:
         async with fleet_of(small_config(rounds=times), honest, honest) as (fleet, fakes):

@@ -27,7 +27,10 @@ from parityfl.engine.fleet import Late, Reply
 from parityfl.web.problems import detail_of, problem
 from parityfl.wire.schemas import DeviceReport, TrainRequest
 
-NAN = np.full(3, np.nan, np.float32)
+
+def calls() -> list["asyncio.Task[Any]"]:
+    """Return the calls of devices that go on."""
+    return [task for task in asyncio.all_tasks() if "HttpFleet._call" in repr(task) and not task.cancelling()]
 
 
 def live(**rounds: Any) -> Any:
@@ -118,9 +121,6 @@ FAULTS = [
     (fixed(Response(b"garbage")), Outcome.INVALID, "no safetensors document"),
     (fixed(Response(b"")), Outcome.INVALID, "no safetensors document"),
     (fixed(Response(bytes(2 * 10**6))), Outcome.INVALID, "more than"),
-    (differing(round=7), Outcome.INVALID, "round 7, asked was 1"),
-    (differing(device_id="h3"), Outcome.INVALID, "device_id 'h3'"),
-    (differing(model_digest="0" * 64), Outcome.INVALID, "model_digest"),
     (differing(control=WEIGHTS), Outcome.INVALID, "unknown tensor 'control"),
     (differing(num_samples=2**40), Outcome.INVALID, "but the device registered 10"),
 ]
@@ -128,8 +128,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("behave", "outcome", "words"), FAULTS)
 def test_every_fault_is_one_outcome_with_a_reason(behave: Any, outcome: Outcome, words: str) -> None:
-    """Only numbers that every engine refuses would come again in a repetition of the run."""
-    assert_outcome(run(one(behave)), outcome, words, reproducible=words == "not finite")
+    assert_outcome(run(one(behave)), outcome, words, reproducible=False)
 
 
 def test_of_an_error_only_the_beginning_is_looked_at() -> None:
@@ -141,10 +140,6 @@ def test_of_an_error_only_the_beginning_is_looked_at() -> None:
 def test_an_error_cannot_steer_the_terminal_that_shows_it() -> None:
     assert detail_of(b"\x1b[2Jno\rERROR forged\x00\nmore") == " [2Jno ERROR forged  more"
     assert detail_of(b'{"title": "", "status": 409, "detail": "away\\u001b[31m"}') == "away [31m"
-
-
-def test_an_update_that_is_not_finite_is_refused_as_by_every_engine() -> None:
-    assert_outcome(run(one(differing(delta=NAN))), Outcome.INVALID, "not finite", reproducible=True)
 
 
 def test_a_device_that_hangs_is_timed_out() -> None:
@@ -266,6 +261,7 @@ def test_a_late_update_counts_in_the_next_round_where_that_is_wanted(late: str) 
             (reply,) = await replies(fleet, task(0))
             assert reply.outcome is Outcome.LATE
             assert fleet.late_updates() == []
+            assert bool(calls()) == (late == "next-round")  # nobody waits for what would not count
             event.set()
             if late == "next-round":
                 arrived: list[Late] = []
@@ -446,6 +442,6 @@ def test_leaving_a_round_gives_up_its_calls() -> None:
             await until(lambda: fakes[0].asked)
             pending.cancel()
             await asyncio.wait({pending})
-            assert not [t for t in asyncio.all_tasks() if "HttpFleet._call" in repr(t) and not t.cancelling()]
+            assert not calls()
 
     run(main())

@@ -5,14 +5,15 @@ Client k's loss of a model w is |w - theta_k|^2 / 2, its accuracy exp(-loss); tr
 
 import asyncio
 import csv
-import json
 import subprocess
 import sys
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from parityfl.core.aggregation import aggregator
 from parityfl.core.arrays import Layout
@@ -235,5 +236,12 @@ def assert_holds(path):
     if check.is_file():
         done = subprocess.run([sys.executable, str(check), str(path)], capture_output=True, text=True, check=False)
         assert done.stdout.splitlines() == ["report.html: missing", "1 faults"]
-    rows = (path / "rounds.csv").read_text().splitlines()
-    assert len(rows) - 1 == json.loads((path / "summary.json").read_text())["rounds_completed"]
+    rounds, clients = (pl.read_csv(path / f"{name}.csv") for name in ("rounds", "clients"))
+    assert rounds["round"].to_list() == [*range(1, 1 + RunFolder(path).summary()["rounds_completed"])]
+    assert clients["round"].is_sorted()
+    kinds = ("available", "selected", "participated")
+    for whole, part in pairwise(kinds):
+        assert (clients[part] <= clients[whole]).all()
+    sums = clients.group_by("round", maintain_order=True).agg(pl.col(kinds).sum())
+    for kind in kinds:
+        assert sums[kind].to_list() == rounds[f"num_{kind}"].to_list()

@@ -92,6 +92,7 @@ def test_image_folders_a_model_of_one_s_own_and_a_coordinator_without_torch(tmp_
     assert float(table[-2]["eval_loss"]) < float(table[0]["eval_loss"])
     config = json.loads((out / "config.json").read_text())
     assert config["utility"]["functional"] == "local_gain"
+    assert [path.name for path in (out / "security").glob("*.key")] == []  # the folder may go wherever results go
 
 
 def test_arrays_of_several_devices_in_one_process_and_a_test_set_of_the_coordinator_s(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from parityfl.core import fairness
-from parityfl.core.columns import CLIENT_COLUMNS, ROUND_COLUMNS, SHORTFALL_COLUMNS
 from parityfl.reporting.comparison import METRICS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -19,12 +18,6 @@ def section(number: int) -> str:
 def defined_in(number: int) -> set[str]:
     first_cells = re.findall(r"^\| ([^|]*) \|", section(number), flags=re.MULTILINE)
     return {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)}
-
-
-def test_every_column_is_defined():
-    assert set(ROUND_COLUMNS) <= defined_in(1)
-    assert set(CLIENT_COLUMNS) <= defined_in(2)
-    assert set(SHORTFALL_COLUMNS) <= defined_in(5)
 
 
 def test_every_figure_of_the_comparison_is_described():

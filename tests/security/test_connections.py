@@ -159,7 +159,16 @@ def test_what_is_no_http_is_a_problem(garbage: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("host", "own"),
-    [("127.1.2.3", True), ("::ffff:127.0.0.1", True), ("LOCALHOST", True), ("127.evil.example", False), ("", False)],
+    [
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("localhost", True),
+        ("LOCALHOST", True),
+        ("10.0.0.1", False),
+        ("127.evil.example", False),
+        ("", False),
+    ],
 )
 def test_loopback_is_an_address_and_no_spelling(host: str, own: bool) -> None:
     assert is_loopback(host) == own

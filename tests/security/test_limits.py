@@ -21,12 +21,12 @@ class Anything(BaseModel):
     text: str
 
 
-def application(stall_s: float = 5.0) -> FastAPI:
+def application(stall_s: float = 5.0, pace: float = 1000) -> FastAPI:
     """One endpoint that FastAPI reads, one that streams."""
     app = FastAPI()
     problems.install(app)
     app.add_middleware(BodyLimit, limit=100, setting="section.key = 100", but="/streamed")
-    app.add_middleware(Paced, stall_s=stall_s, pace=1000)
+    app.add_middleware(Paced, stall_s=stall_s, pace=pace)
 
     @app.post("/parsed")
     async def parsed(body: Anything) -> int:
@@ -39,7 +39,7 @@ def application(stall_s: float = 5.0) -> FastAPI:
     return app
 
 
-async def answers(path: str, *pieces: bytes, pause_s: float = 0.0) -> httpx.Response:
+async def answers(path: str, *pieces: bytes, pause_s: float = 0.0, **pacing: float) -> httpx.Response:
     """Post the pieces with pauses between them, of a length that nobody announces."""
 
     async def body() -> AsyncIterator[bytes]:
@@ -49,7 +49,7 @@ async def answers(path: str, *pieces: bytes, pause_s: float = 0.0) -> httpx.Resp
 
     listening = bind("127.0.0.1", 0)
     url = f"http://127.0.0.1:{port_of(listening)}{path}"
-    async with serving(application(), listening), httpx.AsyncClient(timeout=10) as http:
+    async with serving(application(**pacing), listening), httpx.AsyncClient(timeout=10) as http:
         return await http.post(url, content=body(), headers={"Content-Type": "application/json"})
 
 
@@ -72,11 +72,11 @@ def test_a_body_that_turns_out_too_large_is_a_413_that_names_the_setting(path: s
     assert setting in response.json()["detail"]
 
 
-async def stalls(path: str, piece: bytes, stall_s: float) -> str:
+async def stalls(path: str, piece: bytes, **pacing: float) -> str:
     """Post a piece of a longer body and no more; return all that is answered before the server hangs up."""
     listening = bind("127.0.0.1", 0)
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n"
-    async with serving(application(stall_s), listening), asyncio.timeout(10):
+    async with serving(application(**pacing), listening), asyncio.timeout(10):
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(listening))
         writer.write(head.encode() + piece)
         answer = await reader.read()
@@ -93,11 +93,17 @@ def test_a_sender_that_keeps_us_waiting_is_cut_off(path: str, monkeypatch: pytes
     assert "1000 bytes/s for 0.05 s" in answer
 
 
+def test_what_came_before_buys_no_more_time_than_there_was() -> None:
+    """60 bytes at a pace of 1 a second would be worth a minute."""
+    assert asyncio.run(stalls("/streamed", b"x" * 60, stall_s=0.05, pace=1)).startswith("HTTP/1.1 408")
+
+
 @pytest.mark.parametrize("path", ["/parsed", "/streamed"])
-def test_a_sender_that_is_slow_but_keeps_the_pace_is_heard(path: str) -> None:
-    """Four pauses of 50 ms are within the 5 s that it may keep us waiting."""
-    response = asyncio.run(answers(path, b'{"te', b'xt": ', b'"abc', b'"}', pause_s=0.05))
-    assert response.status_code == 200
+@pytest.mark.parametrize(("pace", "status"), [(25, 200), (1e9, 408)])
+def test_a_sender_that_is_slow_but_keeps_the_pace_is_heard(path: str, pace: float, status: int) -> None:
+    """It keeps us waiting 1.5 s in all where it may 1 s, and with each 5 bytes wins back .2 s of that, or nothing."""
+    pieces = [b'{"tex', b't": "', *[b"abcde"] * 12, b'"}']
+    assert asyncio.run(answers(path, *pieces, pause_s=0.1, stall_s=1.0, pace=pace)).status_code == status
 
 
 def update(delta: list[float], control: list[float] | None = None) -> Update:

@@ -2,37 +2,23 @@
 
 import csv
 import json
-import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "coordinator"))
-
 from fakes import differing, fixed, fleet_of, honest, replies, task
 from fastapi.responses import Response
 from test_serve import Seen, the_round_loop
 
 from network import run, small_config
 from parityfl.config import Config
-from parityfl.core.types import BoolArray, FloatArray, Outcome
+from parityfl.core.availability.always import Always
+from parityfl.core.types import Outcome
 from parityfl.experiments.run import execute
+from parityfl.testing.selection import small_world
 from parityfl.web.problems import problem
-
-
-@dataclass(frozen=True)
-class Always:
-    """Everyone is always there."""
-
-    def available(self, time_s: float) -> BoolArray:
-        return np.ones(4, dtype=np.bool_)
-
-    def probability(self, time_s: float) -> FloatArray | None:
-        return None
 
 
 @pytest.mark.parametrize(
@@ -80,7 +66,8 @@ def test_an_experiment_that_a_broken_client_has_changed_is_not_deterministic(
 ) -> None:
     async def main() -> None:
         config = small_config(rounds={"count": 2})
-        async with fleet_of(config, behave, honest, honest, honest, availability=Always()) as (fleet, _):
+        always = Always().bind(small_world((1.0,) * 4, 1))
+        async with fleet_of(config, behave, honest, honest, honest, availability=always) as (fleet, _):
             await the_round_loop(config, tmp_path / "run", Seen())(fleet, Seen())
 
     run(main())

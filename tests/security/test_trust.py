@@ -13,10 +13,22 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from fakes import replies, task
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
-from network import LAYOUT, RUN, WEIGHTS, NumpyWorkbench, run, served, small_config, train_document, until
+from network import (
+    LAYOUT,
+    RUN,
+    WEIGHTS,
+    NumpyWorkbench,
+    assert_problem,
+    run,
+    served,
+    small_config,
+    train_document,
+    until,
+)
 from parityfl.client.identity import Identity
 from parityfl.client.serve import serve as serve_devices
 from parityfl.client.settings import Settings
@@ -24,11 +36,12 @@ from parityfl.coordinator import enrolment
 from parityfl.coordinator.enrolment import Enrolment, RefusedError
 from parityfl.coordinator.evaluate import HttpEvaluator
 from parityfl.coordinator.fleet import HttpFleet
+from parityfl.coordinator.gate import Nonces
 from parityfl.coordinator.serve import Service, serve
 from parityfl.coordinator.trust import Trust
 from parityfl.core.errors import FleetError, FolderError
 from parityfl.core.types import Outcome
-from parityfl.engine.fleet import ClientEvaluation, Observer, Reply, TrainTask
+from parityfl.engine.fleet import ClientEvaluation, Observer
 from parityfl.web.problems import problem
 from parityfl.web.server import bind, port_of
 from parityfl.wire.digests import CONTENT_DIGEST
@@ -100,16 +113,6 @@ async def rig_in(folder: Path, **trust: Any) -> AsyncIterator[Rig]:
         await rig.http.aclose()
 
 
-def task(*clients: int, round: int = 1) -> TrainTask:
-    chosen = np.array(clients, dtype=np.int64)
-    return TrainTask(round, 0.0, chosen, WEIGHTS, lambda _: WEIGHTS, None, np.zeros(4, dtype=np.int64))
-
-
-async def replies(fleet: HttpFleet, asked: TrainTask) -> list[Reply]:
-    await fleet.look(asked.round, asked.time_s)
-    return [reply async for reply in fleet.train(asked)]
-
-
 async def register(http: httpx.AsyncClient, name: str, identity: Identity, port: int = 9) -> httpx.Response:
     """Register as a device does."""
     message = Registration(device_id=name, port=port, num_samples=1, process_key=identity.key)
@@ -118,12 +121,6 @@ async def register(http: httpx.AsyncClient, name: str, identity: Identity, port:
 
 def report(*names: str) -> dict[str, Any]:
     return {"devices": [{"device_id": name, "available": True} for name in names]}
-
-
-def assert_problem(response: httpx.Response, status: int, *words: str) -> None:
-    assert response.headers["content-type"] == "application/problem+json", response.text
-    assert response.status_code == response.json()["status"] == status, response.text
-    assert all(word in response.json()["detail"] for word in words), response.text
 
 
 def test_a_full_disk_of_the_coordinators_is_no_fault_of_a_device(
@@ -721,6 +718,38 @@ def test_strangers_may_read_and_command_nothing_but_this_machine_may(tmp_path: P
             assert (await rig.http.get("/clients")).json() == []
 
     run(main())
+
+
+@pytest.mark.parametrize(("token", "anyone", "reads", "commands"), [
+    (None, False, True, False), (None, True, True, True), (TOKEN, False, False, False), (TOKEN, True, False, False),
+])  # fmt: skip
+def test_a_join_token_overrides_that_anyone_is_let_in(
+    token: Token | None, anyone: bool, reads: bool, commands: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Containers say --allow-anyone, and may be given a token: then strangers neither read nor command."""
+    trust = Trust(token, anyone=anyone)
+    for method, may in (("GET", reads), ("POST", commands)):
+        scope = {"method": method, "path": "/model", "headers": [(b"host", b"a.example")], "client": ("10.0.0.9", 1)}
+        assert (trust.access().refusal(scope) is None) == may
+    if token is not None or anyone:
+        with bind("0.0.0.0", 0) as listening:
+            trust.check(listening)
+        assert ("whoever reaches this port can join" in caplog.text) == (token is None)
+
+
+def test_a_nonce_is_good_for_a_minute_and_for_once() -> None:
+    now = 100.0
+    nonces = Nonces(lambda: now)
+    first, second, last = nonces.issue(), nonces.issue(), nonces.issue()
+    now = 160.0
+    assert all(map(nonces.is_fresh, (first, second, last)))
+    nonces.use_up(first)
+    assert [nonces.is_fresh(nonce) for nonce in (first, second)] == [False, True]
+    now = 160.1
+    assert not nonces.is_fresh(second)
+    now = 220.1
+    nonces.use_up(last)
+    assert first not in nonces._used  # what is too old anyway is forgotten
 
 
 def test_operators_show_their_token_also_on_this_machine(tmp_path: Path) -> None:

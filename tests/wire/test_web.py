@@ -8,7 +8,7 @@ import pytest
 
 from parityfl.core.errors import FleetError
 from parityfl.web.problems import detail_of, problem
-from parityfl.web.server import adopt, authority, bind, is_loopback, port_of, run
+from parityfl.web.server import adopt, authority, bind, port_of, run
 
 HELD = (
     "import sys, time; from parityfl.web.leash import hold; hold(); print('up', flush=True); time.sleep(60); "
@@ -60,13 +60,6 @@ def test_a_socket_of_the_parent_is_adopted() -> None:
         assert port_of(adopted) == port_of(listening)
     with open(os.devnull) as file, pytest.raises(FleetError, match="no socket"):
         adopt(file.fileno())
-
-
-@pytest.mark.parametrize(
-    ("host", "own"), [("localhost", True), ("127.0.0.5", True), ("::1", True), ("10.0.0.1", False)]
-)
-def test_loopback(host: str, own: bool) -> None:
-    assert is_loopback(host) == own
 
 
 @pytest.mark.parametrize(("host", "written"), [("::1", "[::1]:80"), ("127.0.0.1", "127.0.0.1:80"), ("pi", "pi:80")])
