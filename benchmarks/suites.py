@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -90,8 +91,10 @@ def one_by_one(cells: Sequence[Cell], at_a_time: int) -> None:
 
 
 def call(command: Sequence[str], cores: int) -> None:
-    """Run a command on so many cores."""
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, SHARE: str(cores)})
+    """Run a command on so many cores; what it says counts only where it fails."""
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, SHARE: str(cores)})
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
 
 
 if __name__ == "__main__":
